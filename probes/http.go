@@ -1,0 +1,280 @@
+package probes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/authvigil/authvigil/probes/evidence"
+	"github.com/authvigil/authvigil/probes/identity"
+	"github.com/authvigil/authvigil/probes/wire"
+)
+
+// httpProbe is the synthetic request: it asks an API as a client would, with the credential of an identity, and compares
+// the answer with what is expected. On a 401 it asks once more with a fresh grant, which is evidence, not repair.
+type httpProbe struct {
+	URL            string            `koanf:"url" help:"address to ask, https://host/path; required"`
+	Method         string            `koanf:"method" help:"HTTP method; default GET"`
+	Identity       string            `koanf:"identity" help:"name of the identity to ask as; default: none, a stranger"`
+	ExpectStatus   []int             `koanf:"expect_status" help:"status codes that are right; default: any 2xx"`
+	Expect         string            `koanf:"expect" help:"grant or deny: deny means that this identity must be refused (401 or 403), and that being let in is the fault; default grant"`
+	ExpectBody     string            `koanf:"expect_body" help:"regular expression that the beginning of the body (64 KiB) must match"`
+	Headers        map[string]string `koanf:"headers" help:"further request headers; credentials belong into an identity"`
+	Body           string            `koanf:"body" help:"request body"`
+	RequiredScopes []string          `koanf:"required_scopes" help:"scopes that the endpoint needs; compared with those of the token"`
+	Audience       string            `koanf:"audience" help:"audience that the endpoint expects; compared with that of the token"`
+	Leeway         time.Duration     `koanf:"leeway" help:"clock leeway of the endpoint's validator, such as 60s; default: unknown"`
+	Environment    string            `koanf:"environment" help:"environment the endpoint belongs to, such as live or test"`
+	wire.Settings  `koanf:",squash"`
+
+	url    *url.URL
+	want   *regexp.Regexp
+	client *wire.Client
+	who    identity.Identity
+}
+
+func newHTTP(decode func(any) error, env Env) (Probe, error) {
+	p := &httpProbe{Method: http.MethodGet, Expect: "grant"}
+	if err := decode(p); err != nil {
+		return nil, err
+	}
+	var errs []error
+	u, err := parseURL(p.URL)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("url: %w", err))
+	}
+	p.url = u
+	if p.Expect != "grant" && p.Expect != "deny" {
+		errs = append(errs, fmt.Errorf("expect: %q is neither grant nor deny", p.Expect))
+	}
+	for _, code := range p.ExpectStatus {
+		if code < 100 || code > 599 {
+			errs = append(errs, fmt.Errorf("expect_status: %d is no HTTP status", code))
+		}
+	}
+	if p.ExpectBody != "" {
+		if p.want, err = regexp.Compile(p.ExpectBody); err != nil {
+			errs = append(errs, fmt.Errorf("expect_body: %w", err))
+		}
+	}
+	if p.client, err = wire.New(env.Net, p.Settings); err != nil {
+		errs = append(errs, err)
+	}
+	if _, err := http.NewRequest(p.Method, "http://x", nil); err != nil {
+		errs = append(errs, fmt.Errorf("method: %q is no HTTP method", p.Method))
+	}
+	if p.who, err = env.as(p.Identity); err != nil {
+		errs = append(errs, err)
+	}
+	return p, errors.Join(errs...)
+}
+
+// as gives the identity of a name; without a name, a stranger.
+func (e Env) as(name string) (identity.Identity, error) {
+	if name == "" {
+		return identity.New("none", func(any) error { return nil }, identity.Env{})
+	}
+	who, err := e.Identity(name)
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	return who, nil
+}
+
+// parseURL reads an absolute http or https URL.
+func parseURL(text string) (*url.URL, error) {
+	if text == "" {
+		return nil, errors.New("is missing")
+	}
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return nil, errors.New("is not a URL") // the error of net/url repeats the text, which may hold a password
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, errors.New("must begin with https:// or http://")
+	case u.Hostname() == "":
+		return nil, errors.New("names no host")
+	case u.User != nil:
+		return nil, errors.New("must not hold a user name or password; use an identity of kind basic")
+	}
+	return u, nil
+}
+
+func (p *httpProbe) About() About {
+	a := About{Endpoint: wire.ShowEndpoint(p.url), Origin: wire.Origin(p.url), Identity: p.Identity, RequiredScopes: p.RequiredScopes,
+		Audience: p.Audience, Leeway: p.Leeway, Environment: p.Environment}
+	switch {
+	case p.Expect == "deny":
+		a.Expected = "deny"
+	case len(p.ExpectStatus) > 0:
+		a.Expected = strings.Trim(fmt.Sprint(p.ExpectStatus), "[]")
+	default:
+		a.Expected = "2xx"
+	}
+	return a
+}
+
+func (p *httpProbe) Run(ctx context.Context) (evidence.Report, error) {
+	var report evidence.Report
+	grant, answer, err := p.ask(ctx, evidence.First, &report)
+	if err != nil {
+		return report, err
+	}
+	if answer.Exchange.Status == http.StatusUnauthorized && p.Expect == "grant" && grant.Renewable && !grant.Fresh {
+		fresh, second, err := p.ask(ctx, evidence.WithFreshGrant, &report)
+		if err != nil {
+			return report, err
+		}
+		if fresh.ID != grant.ID {
+			answer = second
+		}
+	}
+	report.Readings = append(report.Readings, rateLimits(answer)...)
+	return report, p.judge(answer, &report)
+}
+
+// ask sends the request once, and once more where the protocol wants a second step.
+func (p *httpProbe) ask(ctx context.Context, purpose evidence.Purpose, report *evidence.Report) (identity.Grant, wire.Answer, error) {
+	for {
+		req, err := p.request(ctx)
+		if err != nil {
+			return identity.Grant{}, wire.Answer{}, err
+		}
+		grant, err := p.who.Apply(ctx, req)
+		take(report, grant)
+		if err != nil {
+			return grant, wire.Answer{}, err
+		}
+		answer, err := p.client.Ask(ctx, wire.Question{
+			Request: req, Stage: evidence.StageAPI, Purpose: purpose, Scheme: grant.Scheme, Grant: grant.ID,
+			Expected: p.right, Certificate: p.who.ClientCertificate,
+		})
+		report.Exchanges = append(report.Exchanges, answer.Exchange)
+		if answer.Chain != nil {
+			report.Chain = answer.Chain
+		}
+		if err != nil {
+			return grant, answer, err
+		}
+		status := answer.Exchange.Status
+		again := p.who.Settle(grant, identity.Outcome{
+			Accepted: status/100 == 2, Refused: status == http.StatusUnauthorized && p.Expect == "grant", Status: status, Header: answer.Header,
+		})
+		if !again || purpose == evidence.ProtocolStep {
+			return grant, answer, nil
+		}
+		purpose = evidence.ProtocolStep
+	}
+}
+
+func (p *httpProbe) request(ctx context.Context) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, p.Method, p.url.String(), strings.NewReader(p.Body))
+	if err != nil {
+		return nil, &evidence.Fault{Stage: evidence.StageConfig, Symptom: evidence.SymptomUnknown, Err: errors.New("the request cannot be built")}
+	}
+	if p.Body == "" {
+		req.Body, req.GetBody, req.ContentLength = nil, nil, 0
+	}
+	req.Header.Set("User-Agent", userAgent)
+	for name, value := range p.Headers {
+		if strings.EqualFold(name, "Host") {
+			req.Host = value
+			continue
+		}
+		req.Header.Set(name, value)
+	}
+	return req, nil
+}
+
+// userAgent names the product to the operators of what is probed.
+const userAgent = "authvigil (+https://github.com/authvigil/authvigil)"
+
+// take adds what a grant brought along to the report.
+func take(report *evidence.Report, g identity.Grant) {
+	report.Exchanges = append(report.Exchanges, g.Exchanges...)
+	report.Readings = append(report.Readings, g.Readings...)
+	report.Notes = append(report.Notes, g.Notes...)
+	if g.Token != nil {
+		report.Token = g.Token
+	}
+	if g.Chain != nil {
+		report.Chain = g.Chain
+	}
+}
+
+// right says whether a status is the one that is expected.
+func (p *httpProbe) right(status int) bool {
+	switch {
+	case p.Expect == "deny" && len(p.ExpectStatus) == 0:
+		return status == http.StatusUnauthorized || status == http.StatusForbidden
+	case len(p.ExpectStatus) > 0:
+		return slices.Contains(p.ExpectStatus, status)
+	default:
+		return status/100 == 2
+	}
+}
+
+func (p *httpProbe) judge(a wire.Answer, report *evidence.Report) error {
+	status := a.Exchange.Status
+	fault := &evidence.Fault{Stage: evidence.StageAPI, Code: fmt.Sprint(status), Err: fmt.Errorf("%s %s answered %d", p.Method, a.Exchange.URL, status)}
+	if p.right(status) {
+		switch {
+		case p.Expect == "deny":
+			return nil
+		case looksLikeLogin(a):
+			fault.Symptom, fault.Code = evidence.SymptomBadAnswer, "login_page"
+			fault.Err = fmt.Errorf("%s %s answered %d with a login page", p.Method, a.Exchange.URL, status)
+		case p.want != nil && !p.want.Match(a.Body):
+			fault.Symptom, fault.Code = evidence.SymptomBadAnswer, "body"
+			fault.Err = fmt.Errorf("%s %s answered %d, but not what expect_body wants", p.Method, a.Exchange.URL, status)
+		default:
+			return nil
+		}
+		keepBody(report, a)
+		return fault
+	}
+	switch {
+	case p.Expect == "deny" && status/100 == 2:
+		fault.Symptom = evidence.SymptomGranted
+		fault.Err = fmt.Errorf("%s %s answered %d to an identity that must be refused", p.Method, a.Exchange.URL, status)
+	case status == http.StatusTooManyRequests:
+		fault.Symptom = evidence.SymptomThrottled
+	case status == http.StatusUnauthorized:
+		fault.Symptom = evidence.SymptomUnauthorized
+	case status == http.StatusForbidden:
+		fault.Symptom = evidence.SymptomForbidden
+		if exhausted(a.Header) {
+			fault.Symptom = evidence.SymptomThrottled
+		}
+	case status == http.StatusProxyAuthRequired:
+		fault.Symptom = evidence.SymptomProxy
+	case status >= 500:
+		fault.Symptom = evidence.SymptomServerError
+	case status/100 == 3:
+		fault.Symptom = evidence.SymptomRedirected
+	default:
+		fault.Symptom = evidence.SymptomUnexpected
+	}
+	return fault
+}
+
+// loginForm is the mark of a page that asks a person for a password.
+var loginForm = regexp.MustCompile(`(?i)<input[^>]+type\s*=\s*["']?password`)
+
+func looksLikeLogin(a wire.Answer) bool {
+	kind := a.Header.Get("Content-Type")
+	return (kind == "" || strings.Contains(kind, "html")) && loginForm.Match(a.Body)
+}
+
+// keepBody keeps the beginning of a body that had a status that was expected, and still was not right.
+func keepBody(report *evidence.Report, a wire.Answer) {
+	if n := len(report.Exchanges); n > 0 && report.Exchanges[n-1].Body == "" {
+		report.Exchanges[n-1].Body = wire.ShowBody(a.Body)
+	}
+}

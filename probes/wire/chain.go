@@ -1,0 +1,243 @@
+package wire
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/authvigil/authvigil/probes/evidence"
+)
+
+// maxCertificates bounds how many certificates of a chain are kept and judged.
+const maxCertificates = 16
+
+// Verify judges a presented chain as a client would at now. A good chain costs one verification; of a bad one each facet
+// is judged by itself, the trust at a time inside the leaf's own life, so that no defect hides another. The error is a
+// *CertificateError.
+func Verify(presented []*x509.Certificate, name string, roots *x509.CertPool, now time.Time) (evidence.Chain, error) {
+	chain := Describe(presented, name)
+	if len(presented) == 0 {
+		f := evidence.Facet{Name: "trust", State: evidence.Fail, Code: "no_certificate", Detail: "the server showed no certificate"}
+		chain.Facets = []evidence.Facet{f}
+		return chain, &CertificateError{Facet: f, All: chain.Facets}
+	}
+	options := x509.VerifyOptions{DNSName: name, Roots: roots, CurrentTime: now, Intermediates: pool(presented[1:])}
+	chains, err := presented[0].Verify(options)
+	if err == nil {
+		chain.VerifiedNotAfter = bestEnd(chains)
+		return chain, nil
+	}
+	chain.Facets = Facets(presented, name, roots, now, &chain.VerifiedNotAfter)
+	for _, f := range chain.Facets {
+		if f.State == evidence.Fail {
+			return chain, &CertificateError{Facet: f, All: chain.Facets}
+		}
+	}
+	f := evidence.Facet{Name: "trust", State: evidence.Fail, Code: "unverified", Detail: plain(err)}
+	chain.Facets = append(chain.Facets, f)
+	return chain, &CertificateError{Facet: f, All: chain.Facets}
+}
+
+// Facets judges time, name, trust and completeness of a chain by themselves, in the order of their weight. verifiedEnd,
+// if not nil, receives the end of the best chain that can be built.
+func Facets(presented []*x509.Certificate, name string, roots *x509.CertPool, now time.Time, verifiedEnd *time.Time) []evidence.Facet {
+	leaf := presented[0]
+	return []evidence.Facet{judgeTime(leaf, now), judgeName(leaf, name), judgeTrust(presented, roots, now, verifiedEnd)}
+}
+
+func judgeTime(leaf *x509.Certificate, now time.Time) evidence.Facet {
+	f := evidence.Facet{Name: "time", State: evidence.OK}
+	switch {
+	case now.Before(leaf.NotBefore):
+		f.State, f.Code = evidence.Fail, "not_yet_valid"
+		f.Detail = fmt.Sprintf("the certificate begins %s, in %s", leaf.NotBefore.UTC().Format(time.RFC3339), Span(leaf.NotBefore.Sub(now)))
+	case !now.Before(leaf.NotAfter.Add(time.Second)): // NotAfter is inclusive and has a resolution of one second
+		f.State, f.Code = evidence.Fail, "expired"
+		f.Detail = fmt.Sprintf("the certificate ended %s, %s ago", leaf.NotAfter.UTC().Format(time.RFC3339), Span(now.Sub(leaf.NotAfter)))
+	}
+	return f
+}
+
+func judgeName(leaf *x509.Certificate, name string) evidence.Facet {
+	f := evidence.Facet{Name: "name", State: evidence.OK}
+	if name == "" || leaf.VerifyHostname(name) == nil {
+		return f
+	}
+	f.State, f.Code = evidence.Fail, "name_mismatch"
+	names := leaf.DNSNames
+	for _, ip := range leaf.IPAddresses {
+		names = append(names, ip.String())
+	}
+	switch {
+	case len(names) == 0:
+		f.Detail = fmt.Sprintf("the certificate holds no subject alternative name, so it is for nobody and not for %s", evidence.Clean(name, 128))
+	default:
+		f.Detail = fmt.Sprintf("the certificate is not for %s but for %s", evidence.Clean(name, 128), someNames(names))
+	}
+	return f
+}
+
+func judgeTrust(presented []*x509.Certificate, roots *x509.CertPool, now time.Time, verifiedEnd *time.Time) evidence.Facet {
+	f := evidence.Facet{Name: "trust", State: evidence.OK}
+	leaf := presented[0]
+	at := now
+	if judgeTime(leaf, now).State != evidence.OK {
+		at = leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 2)
+	}
+	chains, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: at, Intermediates: pool(presented[1:]), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	if err == nil {
+		if verifiedEnd != nil {
+			*verifiedEnd = bestEnd(chains)
+		}
+		if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: at, Intermediates: pool(presented[1:])}); err != nil {
+			return evidence.Facet{Name: "key_usage", State: evidence.Fail, Code: "no_server_auth", Detail: "the certificate is not meant for servers (extended key usage lacks serverAuth)"}
+		}
+		return f
+	}
+	f.State = evidence.Fail
+	var invalid x509.CertificateInvalidError
+	switch {
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		f.Code = "intermediate_expired"
+		f.Detail = "an issuing certificate is outside its validity: " + evidence.Clean(invalid.Cert.Subject.CommonName, 128)
+	case selfSigned(leaf):
+		f.Code, f.Detail = "self_signed", "the certificate is signed by itself and not trusted"
+	case len(presented) == 1 && !leaf.IsCA:
+		f.Code = "incomplete_chain"
+		f.Detail = fmt.Sprintf("the server sends only its own certificate; that of its issuer %q is missing or not trusted", evidence.Clean(leaf.Issuer.CommonName, 128))
+	default:
+		last := presented[len(presented)-1]
+		f.Code = "unknown_authority"
+		f.Detail = fmt.Sprintf("the chain ends at %q, issued by %q, which is not trusted", evidence.Clean(last.Subject.CommonName, 128), evidence.Clean(last.Issuer.CommonName, 128))
+	}
+	return f
+}
+
+// Describe gives the facts of a presented chain without judging it.
+func Describe(presented []*x509.Certificate, name string) evidence.Chain {
+	c := evidence.Chain{ServerName: name}
+	for i, cert := range presented[:min(len(presented), maxCertificates)] {
+		c.Certificates = append(c.Certificates, DescribeCertificate(cert, i == 0))
+		if i == 0 || cert.NotAfter.Before(c.PresentedNotAfter) {
+			c.PresentedNotAfter = cert.NotAfter
+		}
+	}
+	return c
+}
+
+// DescribeCertificate gives the facts of one certificate.
+func DescribeCertificate(cert *x509.Certificate, leaf bool) evidence.Certificate {
+	sum := sha256.Sum256(cert.Raw)
+	role := "intermediate"
+	switch {
+	case leaf:
+		role = "leaf"
+	case selfSigned(cert):
+		role = "root"
+	}
+	d := evidence.Certificate{
+		Role: role, Subject: shownName(cert), Issuer: evidence.Clean(cert.Issuer.CommonName, 128),
+		Fingerprint: hex.EncodeToString(sum[:8]),
+		NotBefore:   cert.NotBefore, NotAfter: cert.NotAfter, KeyType: KeyType(cert), Signature: cert.SignatureAlgorithm.String(), SelfSigned: selfSigned(cert),
+	}
+	if cert.SerialNumber != nil {
+		d.Serial = cert.SerialNumber.Text(16)
+	}
+	for _, n := range cert.DNSNames[:min(len(cert.DNSNames), 8)] {
+		d.DNSNames = append(d.DNSNames, evidence.Clean(n, 128))
+	}
+	return d
+}
+
+// KeyType names the public key of a certificate, such as RSA-2048.
+func KeyType(cert *x509.Certificate) string {
+	switch k := cert.PublicKey.(type) {
+	case *rsa.PublicKey:
+		return fmt.Sprintf("RSA-%d", k.N.BitLen())
+	case *ecdsa.PublicKey:
+		return "ECDSA-" + k.Curve.Params().Name
+	case ed25519.PublicKey:
+		return "Ed25519"
+	default:
+		return cert.PublicKeyAlgorithm.String()
+	}
+}
+
+func shownName(cert *x509.Certificate) string {
+	switch {
+	case cert.Subject.CommonName != "":
+		return evidence.Clean(cert.Subject.CommonName, 128)
+	case len(cert.DNSNames) > 0:
+		return evidence.Clean(cert.DNSNames[0], 128)
+	default:
+		return evidence.Clean(cert.Subject.String(), 128)
+	}
+}
+
+func selfSigned(cert *x509.Certificate) bool {
+	return string(cert.RawSubject) == string(cert.RawIssuer) && cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
+}
+
+func pool(certs []*x509.Certificate) *x509.CertPool {
+	p := x509.NewCertPool()
+	for _, c := range certs[:min(len(certs), maxCertificates)] {
+		p.AddCert(c)
+	}
+	return p
+}
+
+// bestEnd is the end of the chain that lives longest, where a chain ends with its shortest-lived certificate.
+func bestEnd(chains [][]*x509.Certificate) (best time.Time) {
+	for _, chain := range chains {
+		end := chain[0].NotAfter
+		for _, c := range chain {
+			if c.NotAfter.Before(end) {
+				end = c.NotAfter
+			}
+		}
+		if end.After(best) {
+			best = end
+		}
+	}
+	return best
+}
+
+func someNames(names []string) string {
+	const most = 5
+	var shown []string
+	for _, n := range names[:min(len(names), most)] {
+		if net.ParseIP(n) == nil {
+			n = evidence.Clean(n, 128)
+		}
+		shown = append(shown, n)
+	}
+	text := strings.Join(shown, ", ")
+	if len(names) > most {
+		text += fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	return text
+}
+
+// Span shows a duration as people say it: two units at most.
+func Span(d time.Duration) string {
+	d = d.Abs()
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days", int(d/(24*time.Hour)))
+	case d >= time.Minute:
+		return strings.TrimSuffix(strings.TrimSuffix(d.Round(time.Minute).String(), "0s"), "h0m")
+	default:
+		return d.Round(time.Millisecond).String()
+	}
+}
+
+// plain is the text of an error of crypto/x509 without the long lists that it can hold.
+func plain(err error) string { return evidence.Clean(err.Error(), 256) }
