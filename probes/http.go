@@ -122,12 +122,12 @@ func (p *httpProbe) About() About {
 
 func (p *httpProbe) Run(ctx context.Context) (evidence.Report, error) {
 	var report evidence.Report
-	grant, answer, err := p.ask(ctx, evidence.First, &report)
+	grant, answer, err := p.ask(ctx, evidence.First, "", &report)
 	if err != nil {
 		return report, err
 	}
 	if answer.Exchange.Status == http.StatusUnauthorized && p.Expect == "grant" && grant.Renewable && !grant.Fresh {
-		fresh, second, err := p.ask(ctx, evidence.WithFreshGrant, &report)
+		fresh, second, err := p.ask(ctx, evidence.WithFreshGrant, grant.ID, &report)
 		if err != nil {
 			return report, err
 		}
@@ -139,8 +139,9 @@ func (p *httpProbe) Run(ctx context.Context) (evidence.Report, error) {
 	return report, p.judge(answer, &report)
 }
 
-// ask sends the request once, and once more where the protocol wants a second step.
-func (p *httpProbe) ask(ctx context.Context, purpose evidence.Purpose, report *evidence.Report) (identity.Grant, wire.Answer, error) {
+// ask sends the request once, and once more where the protocol wants a second step. It does not send the grant that was
+// refused already: an identity may have nothing better.
+func (p *httpProbe) ask(ctx context.Context, purpose evidence.Purpose, refused string, report *evidence.Report) (identity.Grant, wire.Answer, error) {
 	for {
 		req, err := p.request(ctx)
 		if err != nil {
@@ -150,6 +151,9 @@ func (p *httpProbe) ask(ctx context.Context, purpose evidence.Purpose, report *e
 		take(report, grant)
 		if err != nil {
 			return grant, wire.Answer{}, err
+		}
+		if refused != "" && grant.ID == refused {
+			return grant, wire.Answer{}, nil
 		}
 		answer, err := p.client.Ask(ctx, wire.Question{
 			Request: req, Stage: evidence.StageAPI, Purpose: purpose, Scheme: grant.Scheme, Grant: grant.ID,

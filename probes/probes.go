@@ -49,8 +49,10 @@ type Env struct {
 
 // kinds is the table of probe kinds.
 var kinds = map[string]func(decode func(any) error, env Env) (Probe, error){
-	"http":  newHTTP,
-	"token": newToken,
+	"certificate": newCertificate,
+	"http":        newHTTP,
+	"ntp":         newNTP,
+	"token":       newToken,
 }
 
 // Kinds lists the kinds, sorted.

@@ -89,7 +89,11 @@ type Env struct {
 
 // kinds is the table of identity kinds.
 var kinds = map[string]func(decode func(any) error, env Env) (Identity, error){
-	"none": newNone,
+	"api_key": newAPIKey,
+	"basic":   newBasic,
+	"bearer":  newBearer,
+	"none":    newNone,
+	"oauth2":  newOAuth2,
 }
 
 // Kinds lists the kinds, sorted.

@@ -1,0 +1,315 @@
+// Package agent is the line from schedule to alert, and its wiring.
+//
+//	watch ──► gate ──► probe.Run ──► judge ──► observers
+//	                                   └─────► dispatcher ║ Run ──► sinks
+//
+// A watch runs its probe when the schedule and the gate allow it, and gets a report. judge adds the report to what is
+// known, asks diagnose, and makes one event of it. Every observer sees the event; what must be told to people becomes an
+// alert, which a dispatcher sends. Up to the dispatcher all is one goroutine per probe and plain calls.
+//
+// Goroutines: one per probe ([watch.loop]), one that looks at the wall clock, those of the dispatcher. Locks: the agent's
+// own for its set of watches, the court's for all that is known, a gate's for its state; taken in this order.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/authvigil/authvigil/agent/pace"
+	"github.com/authvigil/authvigil/probes/evidence"
+	"github.com/authvigil/authvigil/probes/identity"
+)
+
+// An Agent runs the probes of a configuration.
+type Agent struct {
+	env    Env
+	court  *court
+	slots  chan struct{}
+	panics atomic.Int64
+	steps  atomic.Int64
+	looked atomic.Pointer[time.Time] // last look at the clock
+
+	mu      sync.Mutex // owns what follows
+	world   *world
+	watches map[string]*watch
+	gates   map[string]*pace.Gate // by endpoint
+	running context.Context       // that Run was given, while it runs; watches started by Reload live in it
+	group   sync.WaitGroup
+
+	current atomic.Pointer[world] // world, for those who must not wait for mu
+}
+
+// ErrNoProbes means that a configuration has nothing to do; the operator must add a [probe.NAME].
+var ErrNoProbes = errors.New("the configuration has no probe")
+
+// New builds everything that a configuration describes, and starts nothing. The error joins a *ConfigError for everything
+// that is wrong.
+func New(c *Config, env Env, observers ...Observer) (*Agent, error) {
+	a := &Agent{env: env, court: newCourt(observers), slots: make(chan struct{}, c.Agent.Concurrency), watches: map[string]*watch{}, gates: map[string]*pace.Gate{}}
+	w, err := build(c, env, nil, a.court.localClock)
+	if err != nil {
+		return nil, err
+	}
+	a.world = w
+	a.current.Store(w)
+	return a, nil
+}
+
+// Run runs the probes until ctx ends, and waits for those that are running.
+func (a *Agent) Run(ctx context.Context) error {
+	if len(a.world.probes) == 0 {
+		return ErrNoProbes
+	}
+	a.mu.Lock()
+	a.running = ctx
+	for _, name := range sortedKeys(a.world.probes) {
+		a.start(a.world.probes[name])
+	}
+	a.group.Go(func() { a.lookAtClock(ctx) })
+	a.mu.Unlock()
+	<-ctx.Done()
+	a.mu.Lock()
+	a.running = nil
+	a.mu.Unlock()
+	a.group.Wait()
+	return nil
+}
+
+// start begins a watch; the agent's mutex is held.
+func (a *Agent) start(b *builtProbe) {
+	ctx, stop := context.WithCancel(a.running)
+	w := a.watchOf(b)
+	w.stop = stop
+	a.watches[b.name] = w
+	a.group.Go(func() { w.loop(ctx) })
+}
+
+// watchOf makes a watch with the gate of its endpoint; the agent's mutex is held.
+func (a *Agent) watchOf(b *builtProbe) *watch {
+	key := b.about.Endpoint
+	if a.gates[key] == nil {
+		a.gates[key] = pace.NewGate(pace.Policy{}, a.env.Jitter)
+	}
+	w := &watch{builtProbe: b, agent: a, gate: a.gates[key], done: make(chan struct{})}
+	if id, ok := a.world.identities[b.about.Identity]; ok {
+		w.who = id.Identity
+	}
+	return w
+}
+
+// A Diff says what a reload changed.
+type Diff struct {
+	Added, Changed, Removed, Same []string // probes
+}
+
+func (d Diff) String() string {
+	return fmt.Sprintf("%d added, %d changed, %d removed, %d as before", len(d.Added), len(d.Changed), len(d.Removed), len(d.Same))
+}
+
+// Reload builds the world of another configuration completely, and only when nothing is wrong with it swaps: probes that
+// are the same keep running untouched, others are stopped and started. On an error everything stays as it was.
+func (a *Agent) Reload(c *Config) (Diff, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	w, err := build(c, a.env, a.world, a.court.localClock)
+	if err != nil {
+		return Diff{}, err
+	}
+	if len(w.probes) == 0 {
+		return Diff{}, ErrNoProbes
+	}
+	var d Diff
+	for _, name := range sortedKeys(a.world.probes) {
+		switch now, ok := w.probes[name]; {
+		case !ok:
+			d.Removed = append(d.Removed, name)
+		case now != a.world.probes[name]:
+			d.Changed = append(d.Changed, name)
+		default:
+			d.Same = append(d.Same, name)
+		}
+	}
+	for _, name := range sortedKeys(w.probes) {
+		if a.world.probes[name] == nil {
+			d.Added = append(d.Added, name)
+		}
+	}
+	a.swap(w, d)
+	return d, nil
+}
+
+// Compare says what a reload would change, and changes nothing.
+func (a *Agent) Compare(c *Config) (Diff, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	w, err := build(c, a.env, a.world, a.court.localClock)
+	if err != nil {
+		return Diff{}, err
+	}
+	var d Diff
+	for name, b := range w.probes {
+		switch was, ok := a.world.probes[name]; {
+		case !ok:
+			d.Added = append(d.Added, name)
+		case was != b:
+			d.Changed = append(d.Changed, name)
+		default:
+			d.Same = append(d.Same, name)
+		}
+	}
+	for name := range a.world.probes {
+		if w.probes[name] == nil {
+			d.Removed = append(d.Removed, name)
+		}
+	}
+	for _, list := range [][]string{d.Added, d.Changed, d.Removed, d.Same} {
+		slices.Sort(list)
+	}
+	return d, nil
+}
+
+func (a *Agent) swap(w *world, d Diff) {
+	leaving := slices.Concat(d.Removed, d.Changed)
+	for _, name := range leaving {
+		if watch := a.watches[name]; watch != nil {
+			watch.stop()
+		}
+	}
+	for _, name := range leaving {
+		if watch := a.watches[name]; watch != nil {
+			<-watch.done
+			delete(a.watches, name)
+		}
+	}
+	for _, name := range d.Removed {
+		a.court.forget(name)
+	}
+	for _, name := range d.Changed {
+		if a.world.probes[name].about.Endpoint != w.probes[name].about.Endpoint || a.world.probes[name].common.Kind != w.probes[name].common.Kind {
+			a.court.forget(name)
+		}
+	}
+	a.world = w
+	a.current.Store(w)
+	if a.running != nil {
+		for _, name := range slices.Concat(d.Added, d.Changed) {
+			a.start(w.probes[name])
+		}
+	}
+	used := map[string]bool{}
+	for _, b := range w.probes {
+		used[b.about.Endpoint] = true
+	}
+	maps.DeleteFunc(a.gates, func(key string, _ *pace.Gate) bool { return !used[key] })
+}
+
+// Once runs the named probes, or all, once and at the same time, without asking the gates of endpoints, and gives their
+// events in the order of their names. What is found is explained when all have run, so that each knows of the others.
+func (a *Agent) Once(ctx context.Context, names []string) ([]Event, error) {
+	if len(names) == 0 {
+		names = sortedKeys(a.world.probes)
+	}
+	var watches []*watch
+	a.mu.Lock()
+	for _, name := range names {
+		b := a.world.probes[name]
+		if b == nil {
+			a.mu.Unlock()
+			return nil, fmt.Errorf("there is no [probe.%s]; %s", name, didYouMean(name, sortedKeys(a.world.probes)))
+		}
+		watches = append(watches, a.watchOf(b))
+	}
+	a.mu.Unlock()
+	var group sync.WaitGroup
+	for _, w := range watches {
+		group.Go(func() { a.judge(w.once(ctx, 0), w.gate.State(), time.Time{}) })
+	}
+	group.Wait()
+	return a.court.again(names), ctx.Err()
+}
+
+func (a *Agent) identityOf(name string) identity.Identity {
+	if b, ok := a.current.Load().identities[name]; ok {
+		return b.Identity
+	}
+	return nil
+}
+
+// clockLook is how often the wall clock is compared with the monotonic one.
+const clockLook = 5 * time.Second
+
+// stepLimit is how far they may part between two looks before it counts as a step: a slewing daemon stays below, a set
+// clock, a suspended machine and a resumed one do not.
+const stepLimit = 50 * time.Millisecond
+
+// lookAtClock notices when the wall clock is set.
+func (a *Agent) lookAtClock(ctx context.Context) {
+	tick := time.NewTicker(clockLook)
+	defer tick.Stop()
+	before := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := time.Now()
+		a.looked.Store(&now)
+		if step := wallStep(before, now); step.Abs() > stepLimit {
+			a.stepped(step, now)
+		}
+		before = now
+	}
+}
+
+func (a *Agent) stepped(step time.Duration, now time.Time) {
+	a.steps.Add(1)
+	a.env.Log.Warn("wall clock stepped", "step", step.String())
+	a.court.mu.Lock()
+	defer a.court.mu.Unlock()
+	a.court.changes = remember(a.court.changes, evidence.Change{What: "clock_step", To: step.String(), At: now})
+}
+
+// Health is how the agent itself fares.
+type Health struct {
+	Panics     int64
+	ClockSteps int64
+	Probes     int
+}
+
+// Health tells how the agent itself fares.
+func (a *Agent) Health() Health {
+	return Health{Panics: a.panics.Load(), ClockSteps: a.steps.Load(), Probes: len(a.current.Load().probes)}
+}
+
+// Config gives the configuration that is running.
+func (a *Agent) Config() *Config { return a.current.Load().config }
+
+// Planned gives what is known of each probe before its first run, by name.
+func (a *Agent) Planned() (list []Observation) {
+	w := a.current.Load()
+	for _, name := range sortedKeys(w.probes) {
+		b := w.probes[name]
+		list = append(list, Observation{Probe: name, Kind: b.common.Kind, About: b.about, Labels: b.common.Labels})
+	}
+	return list
+}
+
+// Progresses says whether the line moves: the court can be entered, and the look at the clock came round lately.
+func (a *Agent) Progresses() bool {
+	if !a.court.mu.TryLock() {
+		time.Sleep(10 * time.Millisecond)
+		if !a.court.mu.TryLock() {
+			return false
+		}
+	}
+	defer a.court.mu.Unlock()
+	last := a.looked.Load()
+	return last == nil || time.Since(*last) < 4*clockLook
+}

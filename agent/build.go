@@ -1,0 +1,252 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/authvigil/authvigil/probes"
+	"github.com/authvigil/authvigil/probes/evidence"
+	"github.com/authvigil/authvigil/probes/identity"
+	"github.com/authvigil/authvigil/probes/wire"
+)
+
+// Env is what the agent may touch besides its configuration.
+type Env struct {
+	Net    wire.Net
+	Jitter func() float64 // in [0, 1)
+	Store  identity.Store // nil: nothing outlives the process
+	Log    *slog.Logger
+}
+
+// A world is everything that a configuration describes, built and ready to run.
+type world struct {
+	config     *Config
+	identities map[string]*builtIdentity
+	probes     map[string]*builtProbe
+}
+
+type builtIdentity struct {
+	name string
+	raw  map[string]any
+	kind string
+	identity.Identity
+	settings any
+}
+
+type builtProbe struct {
+	name     string
+	raw      map[string]any
+	common   probeCommon
+	plan     schedule
+	timeout  time.Duration
+	about    probes.About
+	uses     []string // identities
+	probe    probes.Probe
+	settings any
+}
+
+// build makes everything a configuration describes. The error joins a *ConfigError for everything that is wrong. What is
+// the same in old, another world, is taken over from it as it runs. clock gives the last verdict on the local clock.
+func build(c *Config, env Env, old *world, clock func() (evidence.Clock, bool)) (*world, error) {
+	w := &world{config: c, identities: map[string]*builtIdentity{}, probes: map[string]*builtProbe{}}
+	var errs []error
+	for _, s := range c.sections["identity"] {
+		b, err := w.buildIdentity(s, env, old)
+		errs = append(errs, err...)
+		if b != nil {
+			w.identities[s.name] = b
+		}
+	}
+	for _, s := range c.sections["probe"] {
+		b, err := w.buildProbe(s, env, old, clock)
+		errs = append(errs, err...)
+		if b != nil {
+			w.probes[s.name] = b
+		}
+	}
+	return w, errors.Join(errs...)
+}
+
+func (w *world) buildIdentity(s section, env Env, old *world) (*builtIdentity, []error) {
+	if old != nil {
+		if same, ok := old.identities[s.name]; ok && reflect.DeepEqual(same.raw, s.raw) {
+			return same, nil
+		}
+	}
+	o := open(w.config, s, &named{})
+	common := o.common.(*named)
+	if common.Kind == "" {
+		return nil, append(o.errs, o.missingKind(identity.Kinds()))
+	}
+	id, err := identity.New(common.Kind, o.decode, identity.Env{Name: s.name, Net: env.Net, Store: env.Store, Jitter: env.Jitter, Log: env.Log.With("identity", s.name)})
+	if errs := o.collect(err); len(errs) > 0 {
+		return nil, errs
+	}
+	w.config.warnOfLiterals(o)
+	return &builtIdentity{s.name, s.raw, common.Kind, id, o.target}, nil
+}
+
+func (w *world) buildProbe(s section, env Env, old *world, clock func() (evidence.Clock, bool)) (*builtProbe, []error) {
+	o := open(w.config, s, &probeCommon{})
+	common := *o.common.(*probeCommon)
+	b := &builtProbe{name: s.name, raw: s.raw, common: common, timeout: common.Timeout}
+	if b.timeout == 0 {
+		b.timeout = w.config.Defaults.Timeout
+	}
+	plan := Defaults{Every: common.Every, Schedule: common.Schedule}
+	if plan.Every == 0 && plan.Schedule == "" {
+		plan = w.config.Defaults
+	}
+	var err error
+	if b.plan, err = plan.schedule(); err != nil {
+		o.fail(err)
+	}
+	if common.Severity != "" && common.Severity != "critical" && common.Severity != "warning" {
+		o.fail(fmt.Errorf("severity: %q is neither critical nor warning", common.Severity))
+	}
+	if common.Kind == "" {
+		return nil, append(o.errs, o.missingKind(probes.Kinds()))
+	}
+	if common.Disabled {
+		return nil, o.errs
+	}
+	if same := w.unchanged(b, old); same != nil && len(o.errs) == 0 {
+		return same, nil
+	}
+	find := func(name string) (identity.Identity, error) {
+		id, ok := w.identities[name]
+		if !ok {
+			if slices.Contains(w.config.Names("identity"), name) {
+				return nil, fmt.Errorf("%q has an error of its own", name)
+			}
+			return nil, fmt.Errorf("there is no [identity.%s]; %s", name, didYouMean(name, w.config.Names("identity")))
+		}
+		b.uses = append(b.uses, name)
+		return id.Identity, nil
+	}
+	b.probe, err = probes.New(common.Kind, o.decode, probes.Env{Name: s.name, Net: env.Net, Identity: find, Store: env.Store, Clock: clock, Log: env.Log.With("probe", s.name)})
+	if errs := o.collect(err); len(errs) > 0 {
+		return nil, errs
+	}
+	b.settings = o.target
+	b.about = b.probe.About()
+	w.config.warnOfLiterals(o)
+	return b, nil
+}
+
+// unchanged finds the same probe in another world: equal settings, equal times, the same identities.
+func (w *world) unchanged(b *builtProbe, old *world) *builtProbe {
+	if old == nil {
+		return nil
+	}
+	same, ok := old.probes[b.name]
+	if !ok || !reflect.DeepEqual(same.raw, b.raw) || same.timeout != b.timeout || !reflect.DeepEqual(same.plan, b.plan) {
+		return nil
+	}
+	for _, name := range same.uses {
+		if w.identities[name] == nil || w.identities[name] != old.identities[name] {
+			return nil
+		}
+	}
+	return same
+}
+
+// opened is a section while it is being built: it decodes for the kind, and gives errors their place.
+type opened struct {
+	config *Config
+	section
+	common any
+	known  []string
+	target any
+	errs   []error
+}
+
+// errDecoded tells a constructor that its settings are wrong; what is wrong is noted already.
+var errDecoded = errors.New("the settings are wrong")
+
+func open(c *Config, s section, common any) *opened {
+	o := &opened{config: c, section: s, common: common}
+	v := reflect.ValueOf(common).Elem()
+	mine := map[string]any{}
+	for _, f := range fieldsOf(v) {
+		o.known = append(o.known, f.name)
+		if value, ok := s.raw[f.name]; ok {
+			mine[f.name] = value
+		}
+	}
+	for _, e := range decodeStruct(mine, v, nil, nil) {
+		o.errs = append(o.errs, c.locate(o.path(), e))
+	}
+	return o
+}
+
+// decode fills the settings of the kind with all keys that are not common ones.
+func (o *opened) decode(into any) error {
+	o.target = into
+	v := reflect.ValueOf(into).Elem()
+	wrong := decodeStruct(o.raw, v, o.known, nil)
+	for _, e := range wrong {
+		o.errs = append(o.errs, o.config.locate(o.path(), e))
+	}
+	for _, f := range fieldsOf(v) {
+		o.known = append(o.known, f.name)
+	}
+	if len(wrong) > 0 {
+		return errDecoded
+	}
+	return nil
+}
+
+// collect gives the errors of a constructor their places; by convention each begins with the key it is about.
+func (o *opened) collect(err error) []error {
+	for _, e := range flatten(err) {
+		if !errors.Is(e, errDecoded) {
+			o.fail(e)
+		}
+	}
+	return o.errs
+}
+
+func (o *opened) fail(err error) {
+	what := err.Error()
+	e := keyError{what: what}
+	if key, _, found := strings.Cut(what, ":"); found && slices.Contains(o.known, key) {
+		e.path = []string{key}
+	}
+	o.errs = append(o.errs, o.config.locate(o.path(), e))
+}
+
+func (o *opened) missingKind(kinds []string) error {
+	return o.config.locate(o.path(), keyError{what: "kind is missing", help: "one of " + strings.Join(kinds, ", ")})
+}
+
+// flatten takes joined errors apart.
+func flatten(err error) []error {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var list []error
+		for _, e := range joined.Unwrap() {
+			list = append(list, flatten(e)...)
+		}
+		return list
+	}
+	return []error{err}
+}
+
+// warnOfLiterals notes secrets that stand in the file itself.
+func (c *Config) warnOfLiterals(o *opened) {
+	for key, value := range o.raw {
+		if text, ok := value.(string); ok && strings.HasPrefix(text, "plain:") {
+			at := c.at[o.path(key)]
+			c.Warnings = append(c.Warnings, fmt.Sprintf("%s: %s: the secret stands in the file itself; file:, credential: or env: keep it out of backups and version control", at, show(o.path(key))))
+		}
+	}
+	slices.Sort(c.Warnings)
+}

@@ -1,0 +1,94 @@
+package diagnose
+
+import (
+	"time"
+
+	"github.com/authvigil/authvigil/probes/evidence"
+)
+
+// skewed says whether the local clock is known to be so wrong that it explains what looks expired or too early.
+func (f *facts) skewed() bool { return f.skewKnown && f.skew.Abs() >= noticeable }
+
+// skewedFuture says whether the answer is about moments, and the token's moments are near the present, so that malformed
+// stands for untimely.
+func (f *facts) skewedFuture() bool {
+	return f.all.any(of(cNotYet, cExpired)) && f.token != nil && !f.token.Issued.IsZero() && (f.ahead > 0 || f.expired)
+}
+
+// clockRows: whose clock is wrong.
+var clockRows = []row{
+	{cause: ClockSkew, weight: 96, when: symptom(evidence.SymptomClockSkew)},
+	{cause: NTPUnavailable, weight: 92, when: func(f *facts) bool {
+		return f.fault != nil && f.fault.Symptom == evidence.SymptomClockUnknown
+	}},
+	{cause: ClockSkew, weight: 94, when: func(f *facts) bool { // what looks untimely is explained by the clock
+		return f.skewed() && !f.signed && f.refused() && (f.all.any(of(cExpired, cNotYet, cTime)) || f.expired || f.early > 0 || f.ahead > 0)
+	}},
+	{cause: ClockSkew, weight: 92, when: func(f *facts) bool { // a certificate that is judged by a wrong clock
+		return f.skewed() && f.fault != nil && f.fault.Symptom == evidence.SymptomBadCertificate && (f.fault.Code == "expired" || f.fault.Code == "not_yet_valid") && f.corrected()
+	}},
+	{cause: ClockSkew, weight: 88, when: func(f *facts) bool { // an assertion that we mint by a wrong clock
+		return f.skewed() && f.atIssuer && f.refused() && (f.scheme == "jwt_bearer" || f.scheme == "client_credentials" && f.token != nil)
+	}},
+	{cause: ClockSkew, weight: 86, any: of(cTime), not: of(cMissing), when: func(f *facts) bool {
+		return !f.signed && certLess(f) && f.status != 404 && f.all.any(negative|of(cExpired, cNotYet, cLifetime)) && (bearer(f) || f.atIssuer) && f.says("clock", "skew", "timeframe", "server time", "clock skew", "clocks", "time drift")
+	}},
+	{cause: ClockSkew, weight: 88, when: func(f *facts) bool {
+		return !f.signed && certLess(f) && (f.says("issued in the future", "issued at", "iat", "in the future", "used too early") && f.all.any(of(cNotYet)) && !f.all.any(of(cAudience, cIssuer)) && !f.says("nbf"))
+	}},
+	{cause: ClockSkew, weight: 84, when: func(f *facts) bool { return f.ahead > 0 && f.ahead < time.Hour && f.refused() }},
+	{cause: ClockSkew, weight: 82, when: func(f *facts) bool {
+		return f.atIssuer && f.scheme == "jwt_bearer" && f.says("reasonable timeframe", "too far in the future")
+	}},
+	{cause: ClockSkew, weight: 84, when: func(f *facts) bool {
+		return f.scheme == "jwt_bearer" && f.says("too far in the future", "must be a numeric value representing the future time", "must be an integer representing the time")
+	}},
+	{cause: TokenNotYetValid, weight: 60, when: func(f *facts) bool { return f.early > 0 && f.refused() }},
+}
+
+// corrected says whether the certificate is good at the true time.
+func (f *facts) corrected() bool {
+	ch := f.c.Sighting.Report.Chain
+	if ch == nil || len(ch.Certificates) == 0 {
+		return false
+	}
+	at, leaf := f.c.Now.Add(-f.skew), ch.Certificates[0]
+	return at.After(leaf.NotBefore) && at.Before(leaf.NotAfter)
+}
+
+// worldRows: what is known only beside the answer, from other questions and other probes.
+var worldRows = []row{
+	{cause: SecretUnavailable, weight: 95, when: symptom(evidence.SymptomSecret)},
+	{cause: TokenExpiring, weight: 92, when: func(f *facts) bool {
+		return f.fault != nil && f.fault.Symptom == evidence.SymptomTokenLifetime && f.fault.Code == "short"
+	}},
+	{cause: TokenExpired, weight: 92, when: func(f *facts) bool {
+		return f.fault != nil && f.fault.Symptom == evidence.SymptomTokenLifetime && f.fault.Code == "expired" && !f.skewed()
+	}},
+	{cause: ClockSkew, weight: 93, when: func(f *facts) bool {
+		return f.fault != nil && f.fault.Symptom == evidence.SymptomTokenLifetime && f.skewed() && f.skew > 0
+	}},
+	{cause: InsufficientScope, weight: 92, when: symptom(evidence.SymptomScope)},
+	{cause: TokenAudienceMismatch, weight: 91, when: func(f *facts) bool {
+		return f.fault != nil && f.fault.Symptom == evidence.SymptomRuleViolated && f.fault.Code == "audience"
+	}},
+	{cause: SecretRotationDue, weight: 90, when: func(f *facts) bool { return f.fault == nil && f.noted("secret_rotation_due") }},
+	{cause: TokenMalformed, weight: 70, when: func(f *facts) bool {
+		return f.fault != nil && f.fault.Code == "malformed" && f.fault.Symptom == evidence.SymptomBadAnswer
+	}},
+	{cause: IssuerDrift, weight: 86, when: func(f *facts) bool {
+		return f.fault != nil && f.fault.Symptom == evidence.SymptomIssuer && (f.fault.Code == "issuer_mismatch" || f.fault.Code == "no_token_endpoint" || f.fault.Code == "insecure_endpoint")
+	}},
+	{cause: IDPUnavailable, weight: 84, when: func(f *facts) bool {
+		return f.fault != nil && f.fault.Symptom == evidence.SymptomIssuer && f.fault.Code != "issuer_mismatch" && f.fault.Code != "no_token_endpoint" && f.fault.Code != "insecure_endpoint"
+	}},
+	{cause: IDPUnavailable, weight: 84, when: func(f *facts) bool {
+		return f.fault != nil && f.fault.Stage == evidence.StageToken && (f.fault.Symptom == evidence.SymptomBadAnswer || f.fault.Symptom == evidence.SymptomRedirected || f.fault.Symptom == evidence.SymptomTooLarge)
+	}},
+	{cause: IDPUnavailable, weight: 93, when: func(f *facts) bool { // the issuer cannot be reached: an outage of it, for whoever needs a token
+		return f.live() && f.atIssuer && f.fault != nil && (f.fault.Symptom == evidence.SymptomTimeout || f.fault.Symptom == evidence.SymptomRefused || f.fault.Symptom == evidence.SymptomClosed || f.fault.Symptom == evidence.SymptomUnreachable)
+	}},
+}
+
+// live says whether the case comes from a probe, which knows what it asked, and not from recorded evidence.
+func (f *facts) live() bool { return f.c.Sighting.Probe != "" }

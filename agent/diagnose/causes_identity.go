@@ -1,0 +1,176 @@
+package diagnose
+
+import "strings"
+
+func scheme(names ...string) func(*facts) bool {
+	return func(f *facts) bool {
+		for _, n := range names {
+			if f.scheme == n {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+func unsent(f *facts) bool { return f.scheme == "none" || f.scheme == "" }
+
+// protocolRows: error codes of the standards, each with what its standard says of it.
+var protocolRows = []row{
+	// RFC 6749 section 5.2
+	{cause: ClientCredentialsInvalid, weight: 78, when: func(f *facts) bool { return f.hasCode("invalid client") }},
+	{cause: GrantNotAllowed, weight: 72, when: func(f *facts) bool { return f.hasCode("unauthorized client") }},
+	{cause: GrantNotAllowed, weight: 90, when: func(f *facts) bool { return f.hasCode("unsupported grant type", "unsupported response type") }},
+	{cause: InvalidScope, weight: 90, when: func(f *facts) bool { return f.hasCode("invalid scope") }},
+	{cause: InvalidGrantExpired, weight: 72, when: func(f *facts) bool {
+		return f.hasCode("invalid grant") && f.scheme != "basic" && f.scheme != "jwt_bearer"
+	}},
+	{cause: BasicCredentialsInvalid, weight: 70, when: func(f *facts) bool { return f.hasCode("invalid grant") && f.scheme == "basic" }},
+	{cause: UnknownUnauthorized, weight: 50, when: func(f *facts) bool { return f.hasCode("invalid grant") && f.scheme == "jwt_bearer" }},
+	{cause: IDPUnavailable, weight: 86, when: func(f *facts) bool { return f.hasCode("temporarily unavailable", "server error") && issuer(f) }},
+	{cause: PermissionDenied, weight: 62, when: func(f *facts) bool { return f.hasCode("access denied") }},
+	{cause: RateLimited, weight: 88, when: func(f *facts) bool { return f.hasCode("slow down") }},
+	{cause: InteractionRequired, weight: 92, when: func(f *facts) bool { // OpenID Connect Core section 3.1.2.6, RFC 9470
+		return f.hasCode("interaction required", "login required", "consent required", "mfa required", "account selection required", "insufficient user authentication", "authorization pending")
+	}},
+	// RFC 6750 section 3.1
+	{cause: InsufficientScope, weight: 94, when: func(f *facts) bool { return f.hasCode("insufficient scope") }},
+	{cause: UnknownUnauthorized, weight: 45, when: func(f *facts) bool { return f.hasCode("invalid token") }},
+	// RFC 9449
+	{cause: RequestSignatureInvalid, weight: 84, when: func(f *facts) bool { return f.hasCode("use dpop nonce", "invalid dpop proof") }},
+	// RFC 8628, RFC 7521
+	{cause: TokenExpired, weight: 86, when: func(f *facts) bool {
+		return f.hasCode("expired token", "token expired", "jwt expired", "access token expired") && f.scheme != "refresh_token"
+	}},
+	{cause: RedirectURIMismatch, weight: 93, when: func(f *facts) bool { return f.hasCode("redirect uri mismatch", "invalid redirect uri") }},
+}
+
+// identityRows: who asks, and what it may.
+var identityRows = []row{
+	{cause: MissingCredentials, weight: 82, when: func(f *facts) bool { return f.scheme == "none" && f.status == 401 }},
+	{cause: MissingCredentials, weight: 70, when: func(f *facts) bool {
+		return f.scheme == "none" && f.status == 403 && !f.all.any(of(cGateway, cCSRF, cIP, cRate))
+	}},
+	{cause: MissingCredentials, weight: 84, all: of(cMissing), any: of(cToken, cHeader, cCredential, cKey, cSession, cUser), not: of(cPermission, cScope, cExpired, cIssuer, cAudience, cAlgorithm, cCert, cClient, cTime, cSignature, cGrant, cInvalid, cRate, cRedirect, cRevoked, cInteraction, cNotFound, cCode), when: func(f *facts) bool { return certLess(f) && f.scheme != "refresh_token" }},
+	{cause: MissingCredentials, weight: 66, all: of(cMissing), any: of(cToken, cHeader, cCredential, cKey), not: of(cPermission, cScope, cExpired, cIssuer, cAudience, cCert, cInteraction), when: func(f *facts) bool { return certLess(f) && unsent(f) }},
+	{cause: MissingCredentials, weight: 84, any: of(cAnonymous), when: func(f *facts) bool {
+		return certLess(f) && f.scheme != "basic" && (unsent(f) || f.says("anonymous", "without authentication", "callers")) && !f.words.html
+	}},
+	{cause: MissingCredentials, weight: 80, all: of(cNotFound), any: of(cHeader), when: certLess},
+	{cause: MissingCredentials, weight: 74, all: of(cNotFound), any: of(cToken), not: of(cUser, cRefresh, cCode, cClient), when: func(f *facts) bool { return unsent(f) }},
+	{cause: MissingCredentials, weight: 66, when: func(f *facts) bool {
+		return f.status == 401 && f.bare && (f.scheme == "bearer" && f.offered == "bearer") && !f.expired
+	}},
+	{cause: WrongAuthScheme, weight: 72, when: func(f *facts) bool {
+		return f.status == 401 && f.offered != "" && f.offered != "several" && !sameScheme(f.scheme, f.offered) && !unsent(f) && !f.signed && f.bare
+	}},
+	{cause: WrongAuthScheme, weight: 84, all: of(cScheme), any: negative, not: of(cGrant, cClient, cSignature), when: noTLS},
+	{cause: WrongAuthScheme, weight: 80, when: func(f *facts) bool {
+		return f.scheme == "basic" && f.all.any(of(cUnsupported)) && f.all.any(of(cPassword, cBasic))
+	}},
+	{cause: WrongAuthScheme, weight: 79, all: of(cHeader, cMalformed), when: func(f *facts) bool { return f.scheme == "api_key" }},
+	{cause: WrongAuthScheme, weight: 81, all: of(cBearer, cMalformed), when: func(f *facts) bool { return f.scheme == "bearer" && f.status == 400 }},
+	{cause: WrongAuthScheme, weight: 72, all: of(cUnsupported), any: of(cToken, cCredential, cKey), not: of(cAlgorithm, cGrant, cAudience, cIssuer, cExpired, cNotYet, cRefresh, cScope), when: func(f *facts) bool { return api(f) && sure(f) }},
+
+	{cause: APIKeyInvalid, weight: 83, all: of(cKey), any: of(cInvalid, cNotFound, cMismatch), not: of(cKid, cSignature, cMissing, cTime, cAlgorithm, cSecret), when: noTLS},
+	{cause: APIKeyInvalid, weight: 76, all: of(cKey), any: of(cInvalid, cNotFound), when: func(f *facts) bool { return noTLS(f) && !f.signed && f.scheme == "api_key" }},
+	{cause: APIKeyInvalid, weight: 74, any: of(cInvalid, cNotFound), not: of(cPermission, cScope, cRegion, cCSRF, cIP, cMissing, cHeader), when: func(f *facts) bool { return f.scheme == "api_key" && f.refused() && sure(f) }},
+	{cause: APIKeyInvalid, weight: 56, when: func(f *facts) bool { return f.scheme == "api_key" && f.status == 401 }},
+	{cause: APIKeyInvalid, weight: 80, when: func(f *facts) bool {
+		return f.says("invalid client token id", "invalid access key id", "security token included in the request is invalid", "unrecognized client", "acl not found")
+	}},
+	{cause: APIKeyInvalid, weight: 58, all: of(cCredential), any: of(cInvalid), when: func(f *facts) bool { return f.scheme == "bearer" && api(f) && sure(f) }},
+
+	{cause: BasicCredentialsInvalid, weight: 83, all: of(cPassword), any: of(cInvalid, cMismatch), when: func(f *facts) bool { return noTLS(f) && f.scheme != "mtls" }},
+	{cause: BasicCredentialsInvalid, weight: 78, all: of(cCredential), any: of(cInvalid), when: scheme("basic", "digest", "session")},
+	{cause: BasicCredentialsInvalid, weight: 77, all: of(cUser), any: of(cInvalid, cNotFound), not: of(cPermission, cDisabled, cLocked, cResource), when: scheme("basic", "digest", "session")},
+	{cause: BasicCredentialsInvalid, weight: 60, when: func(f *facts) bool {
+		return (f.scheme == "basic" || f.scheme == "digest") && f.status == 401
+	}},
+	{cause: BasicCredentialsInvalid, weight: 64, any: of(cInvalid), not: of(cKey), when: func(f *facts) bool {
+		return (f.scheme == "basic" || f.scheme == "digest") && (f.status == 401 || issuer(f) && f.status == 400) && f.all.any(of(cUser, cCredential, cLogin, cPassword))
+	}},
+
+	{cause: ClientCredentialsInvalid, weight: 83, all: of(cSecret), any: of(cInvalid, cMismatch, cMissing), not: of(cExpired)},
+	{cause: ClientCredentialsInvalid, weight: 82, all: of(cClient), any: of(cInvalid, cNotFound, cMismatch), not: of(cGrant, cRedirect, cScope, cPermission, cResource, cUnsupported, cExpired, cTooMany), when: func(f *facts) bool { return issuer(f) && noTLS(f) }},
+	{cause: ClientCredentialsInvalid, weight: 80, all: of(cCredential), any: of(cInvalid), when: func(f *facts) bool { return f.scheme == "client_credentials" || f.atIssuer && f.scheme == "mtls" }},
+	{cause: ClientCredentialsInvalid, weight: 74, all: of(cClient), any: of(cInvalid, cNotFound), not: of(cPermission, cResource, cCert), when: func(f *facts) bool { return !f.signed && noTLS(f) && f.scheme != "mtls" }},
+	{cause: ClientCredentialsInvalid, weight: 55, when: func(f *facts) bool { return f.scheme == "client_credentials" && issuer(f) && f.status == 401 }},
+	{cause: ClientSecretExpired, weight: 91, all: of(cSecret, cExpired), when: noTLS},
+
+	{cause: ClientDisabled, weight: 85, all: of(cDisabled), any: of(cUser, cClient, cSubscription, cKey, cCredential), not: of(cGrant, cResource, cIP), when: noTLS},
+	{cause: ClientDisabled, weight: 74, all: of(cDisabled), not: of(cGrant, cToken, cScope, cIP, cUsed), when: func(f *facts) bool { return noTLS(f) && f.refused() }},
+	{cause: ClientDisabled, weight: 80, all: of(cSubscription), any: of(cExpired, cMissing, cInvalid, cDenied), not: of(cKey), when: noTLS},
+	{cause: ClientDisabled, weight: 88, all: of(cClient, cRevoked), when: noTLS},
+	{cause: ClientDisabled, weight: 86, when: func(f *facts) bool {
+		return f.hasCode("account inactive", "deleted client", "disabled client", "account disabled", "user disabled", "client disabled")
+	}},
+	{cause: AccountLocked, weight: 88, any: of(cLocked), when: noTLS},
+	{cause: AccountLocked, weight: 79, when: func(f *facts) bool {
+		return f.says("suspended") && f.all.any(of(cUser)) && f.scheme != "client_credentials"
+	}},
+	{cause: AccountLocked, weight: 78, when: func(f *facts) bool {
+		return f.says("captcha challenge", "authentication denied") && f.scheme == "basic"
+	}},
+
+	{cause: GrantNotAllowed, weight: 85, all: of(cGrant), any: of(cUnsupported, cDenied, cDisabled, cInvalid, cMissing), not: of(cCode, cExpired, cRevoked), when: func(f *facts) bool { return issuer(f) && !f.hasOnlyCode("invalid grant") }},
+	{cause: GrantNotAllowed, weight: 84, all: of(cClient), any: of(cUnsupported, cDenied), not: of(cInvalid, cCredential, cSecret, cScope, cRedirect, cNotFound, cResource), when: func(f *facts) bool { return issuer(f) && len(f.words.clauses) > 1 }},
+	{cause: GrantNotAllowed, weight: 84, when: func(f *facts) bool {
+		return issuer(f) && f.says("not approved this", "hasn t approved", "not approved", "has not been approved", "not authorized to use this")
+	}},
+	{cause: InvalidGrantExpired, weight: 87, all: of(cRefresh), any: of(cExpired, cInvalid, cRevoked, cUsed, cNotFound, cDisabled), not: of(cRevoked), when: func(f *facts) bool { return noTLS(f) && (issuer(f) || f.scheme == "refresh_token") }},
+	{cause: InvalidGrantExpired, weight: 88, all: of(cCode), any: of(cExpired, cInvalid, cUsed, cNotFound), not: of(cRedirect, cClient), when: func(f *facts) bool { return noTLS(f) && issuer(f) }},
+	{cause: InvalidGrantExpired, weight: 84, all: of(cUsed), any: of(cToken, cCode, cGrant), when: issuer},
+	{cause: InvalidGrantExpired, weight: 86, any: of(cExpired, cDisabled), when: func(f *facts) bool {
+		return f.scheme == "refresh_token" && issuer(f) && !f.all.any(of(cUser, cClient, cSecret))
+	}},
+	{cause: InvalidGrantExpired, weight: 75, when: func(f *facts) bool { return f.scheme == "refresh_token" && issuer(f) && f.hasCode("invalid grant") }},
+
+	{cause: InvalidScope, weight: 86, all: of(cScope), any: negative | of(cTooMany), when: func(f *facts) bool { return issuer(f) }},
+	{cause: InsufficientScope, weight: 86, all: of(cScope), any: negative, when: func(f *facts) bool { return api(f) }},
+	{cause: InsufficientScope, weight: 76, when: func(f *facts) bool {
+		return api(f) && (f.status == 403 || f.status == 401) && len(f.missingScopes()) > 0
+	}},
+	{cause: PermissionDenied, weight: 74, all: of(cPermission), any: of(cDenied, cMissing, cInvalid), not: of(cScope, cIP, cGrant, cCredential, cHeader, cToken), when: func(f *facts) bool { return f.scheme != "none" && noTLS(f) && certLess(f) }},
+	{cause: PermissionDenied, weight: 70, all: of(cPermission, cDenied), not: of(cScope, cIP, cGrant), when: func(f *facts) bool {
+		return f.scheme != "none" && noTLS(f) && (f.status == 403 || f.status == 401 || f.status == 400) && api(f)
+	}},
+	{cause: PermissionDenied, weight: 73, all: of(cResource), any: of(cDenied, cDisabled, cNotFound), not: of(cScope, cIP, cGrant, cMissing), when: func(f *facts) bool { return f.status == 403 && f.scheme != "none" }},
+	{cause: PermissionDenied, weight: 52, when: func(f *facts) bool { return f.status == 403 && !unsent(f) && !f.words.html && !f.signed }},
+	{cause: PermissionDenied, weight: 66, when: func(f *facts) bool {
+		return f.signed && f.status == 403 && f.all.any(of(cDenied)) && !f.all.any(of(cSignature, cTime, cInvalid, cKey))
+	}},
+	{cause: InteractionRequired, weight: 83, any: of(cInteraction), not: of(cDisabled), when: func(f *facts) bool {
+		return noTLS(f) && !f.words.html && f.status != 404 && !f.hasCode("insufficient scope")
+	}},
+	{cause: RedirectURIMismatch, weight: 92, all: of(cRedirect), any: negative | of(cUnsupported), when: noTLS},
+
+	{cause: WrongEnvironment, weight: 85, all: of(cRegion), any: of(cInvalid, cMismatch, cUnsupported, cMissing, cDenied), not: of(cKey, cGateway, cSession), when: func(f *facts) bool { return noTLS(f) && !f.words.html }},
+	{cause: WrongEnvironment, weight: 78, all: of(cRegion, cKey), any: of(cInvalid, cMismatch), when: func(f *facts) bool {
+		return f.says("test mode", "live mode", "test key", "live key", "sandbox", "production")
+	}},
+	{cause: WrongEnvironment, weight: 84, when: func(f *facts) bool {
+		return f.says("sender id mismatch", "wrong region", "different region", "region mismatch", "other region", "wrong data center", "wrong datacenter", "different environment", "wrong environment", "another tenant", "different tenant", "tenant not found")
+	}},
+	{cause: WrongEnvironment, weight: 85, when: func(f *facts) bool { return f.refused() && f.noted("wrong_environment") }},
+}
+
+func sameScheme(sent, offered string) bool {
+	switch offered {
+	case "":
+		return true
+	case "apikey", "api-key", "key", "token", "azureapimanagementkey", "api_key", "x-api-key", "apitoken", "xapikey":
+		return sent == "api_key" || sent == "bearer"
+	case "digest":
+		return sent == "digest"
+	case "basic":
+		return sent == "basic" || sent == "api_key"
+	case "bearer", "oauth", "jwt":
+		return sent == "bearer" || sent == "jwt_bearer" || sent == "dpop" || sent == "api_key" && offered != "bearer"
+	case "dpop":
+		return sent == "dpop" || sent == "bearer"
+	case "negotiate", "ntlm", "kerberos":
+		return sent == "negotiate"
+	}
+	return sent != "basic" && sent != "bearer" || strings.HasPrefix(offered, sent)
+}

@@ -1,0 +1,258 @@
+package diagnose
+
+import (
+	"strings"
+	"time"
+
+	"github.com/authvigil/authvigil/probes/evidence"
+)
+
+// signedRows: requests that carry a signature over themselves.
+var signedRows = []row{
+	{cause: RequestTimestampSkew, weight: 90, any: of(cTime), when: func(f *facts) bool {
+		return f.signed && f.all.any(negative|of(cExpired, cNotYet, cTooMany)) && f.status != 404
+	}},
+	{cause: RequestTimestampSkew, weight: 89, any: of(cExpired, cNotYet), when: func(f *facts) bool { return f.signed && !f.all.any(of(cToken)) }},
+	{cause: TokenExpired, weight: 90, all: of(cToken, cExpired), when: func(f *facts) bool { return f.signed }},
+	{cause: RequestTimestampSkew, weight: 93, when: func(f *facts) bool {
+		return f.signed && f.skewKnown && f.skew.Abs() > 4*time.Minute && f.refused()
+	}},
+	{cause: RequestSignatureInvalid, weight: 86, all: of(cSignature), any: of(cInvalid, cMismatch, cMalformed, cMissing), when: func(f *facts) bool { return f.signed && !f.all.any(of(cTime)) }},
+	{cause: RequestSignatureInvalid, weight: 50, when: func(f *facts) bool { return f.signed && f.status == 401 }},
+	{cause: RequestTimestampSkew, weight: 85, when: func(f *facts) bool {
+		return f.says("recv window", "request time too skewed", "timestamp out of bounds", "timestamp is too", "request has expired", "request expired", "request timestamp")
+	}},
+	{cause: APIKeyInvalid, weight: 84, all: of(cKey), any: of(cInvalid, cNotFound), not: of(cSignature), when: func(f *facts) bool { return f.signed }},
+	{cause: RequestSignatureInvalid, weight: 62, all: of(cNonce), any: negative | of(cUsed), when: func(f *facts) bool { return noTLS(f) }},
+}
+
+// tlsRows: certificates and handshakes, from the facets of a chain or the words of a client.
+var tlsRows = []row{
+	{cause: TLSCertExpired, weight: 96, when: facet("expired")},
+	{cause: TLSCertNotYetValid, weight: 95, when: facet("not_yet_valid")},
+	{cause: TLSNameMismatch, weight: 97, when: facet("name_mismatch")},
+	{cause: TLSUntrustedChain, weight: 95, when: facet("self_signed", "unknown_authority", "unverified", "unexpected_issuer", "no_certificate")},
+	{cause: TLSIncompleteChain, weight: 93, when: facet("incomplete_chain")},
+	{cause: TLSCertExpired, weight: 90, when: facet("intermediate_expired")},
+	{cause: TLSRevoked, weight: 97, when: facet("revoked")},
+	{cause: TLSWeak, weight: 93, when: facet("weak_key", "weak_signature", "no_server_auth", "protocol_too_old", "key_usage")},
+	{cause: TLSCertExpiring, weight: 95, when: facet("expiring")},
+	{cause: TLSRenewedNotDeployed, weight: 95, when: facet("renewed_not_deployed")},
+
+	{cause: TLSClientCertRequired, weight: 94, when: func(f *facts) bool { return f.alert("certificate required", "certificate_required") }},
+	{cause: TLSClientCertRejected, weight: 92, when: func(f *facts) bool {
+		return f.alert("bad certificate", "expired certificate", "unknown certificate", "unknown certificate authority", "certificate expired", "certificate unknown", "certificate revoked", "unsupported certificate", "access denied", "unknown ca", "revoked certificate") && (f.scheme == "mtls" || f.transportSays("remote error", "alert"))
+	}},
+	{cause: TLSClientCertRequired, weight: 89, all: of(cClientCert), any: of(cMissing, cNotFound), not: of(cInvalid, cExpired), when: notRemoteCert},
+	{cause: TLSClientCertRejected, weight: 87, all: of(cClientCert), any: of(cInvalid, cExpired, cRevoked, cDenied, cMismatch, cUntrusted), when: notRemoteCert},
+	{cause: TLSClientCertRejected, weight: 82, all: of(cCert), any: of(cInvalid, cExpired, cRevoked, cDenied, cMismatch, cUntrusted, cNotFound), when: func(f *facts) bool { return f.status != 0 && f.scheme == "mtls" }},
+	{cause: TLSClientCertRejected, weight: 85, when: func(f *facts) bool {
+		return f.says("the ssl certificate error", "ssl certificate error", "certificate did not match", "certificate thumbprint")
+	}},
+	{cause: ClockSkew, weight: 93, all: of(cCert, cNotYet), when: func(f *facts) bool {
+		return f.fromClient() && (f.transportSays("is before") || !f.all.any(of(cExpired)))
+	}},
+	{cause: TLSCertExpired, weight: 91, all: of(cCert, cExpired), when: func(f *facts) bool {
+		return f.fromClient() && f.scheme != "mtls" && !f.transportSays("is before", "remote error")
+	}},
+	{cause: TLSCertExpired, weight: 80, all: of(cCert, cExpired), when: func(f *facts) bool {
+		return f.fromClient() && f.scheme == "mtls" && !f.transportSays("is before", "remote error", "alert")
+	}},
+	{cause: TLSNameMismatch, weight: 92, all: of(cHostname), when: func(f *facts) bool { return f.fromClient() && f.tls }},
+	{cause: TLSUntrustedChain, weight: 91, any: of(cUntrusted, cSelfSigned), not: of(cExpired, cHostname), when: func(f *facts) bool {
+		return f.fromClient() && f.tls && !f.transportSays("remote error", "alert", "client")
+	}},
+	{cause: TLSUntrustedChain, weight: 60, when: func(f *facts) bool { return f.fromClient() && f.transportSays("x509", "certificate") }},
+}
+
+func notRemoteCert(f *facts) bool {
+	return f.status != 0 || f.transportSays("remote error", "alert", "client")
+}
+
+// facet looks for a judgement of the chain, as the fault's code or among the facets.
+func facet(codes ...string) func(*facts) bool {
+	return func(f *facts) bool {
+		is := func(code string) bool {
+			for _, c := range codes {
+				if c == code {
+					return true
+				}
+			}
+			return false
+		}
+		if f.fault != nil && (f.fault.Symptom == evidence.SymptomBadCertificate || f.fault.Symptom == evidence.SymptomCertificate) && is(f.fault.Code) {
+			return true
+		}
+		if ch := f.c.Sighting.Report.Chain; ch != nil {
+			for _, fc := range ch.Facets {
+				if (fc.State == evidence.Fail || fc.State == evidence.Warn) && is(fc.Code) {
+					return true
+				}
+			}
+		}
+		return false
+	}
+}
+
+// networkRows: no answer at all.
+var networkRows = []row{
+	{cause: DNSFailure, weight: 96, when: symptom(evidence.SymptomDNS)},
+	{cause: Timeout, weight: 92, when: symptom(evidence.SymptomTimeout)},
+	{cause: NetworkUnreachable, weight: 92, when: symptom(evidence.SymptomRefused, evidence.SymptomUnreachable, evidence.SymptomClosed)},
+	{cause: ProxyAuthRequired, weight: 95, when: func(f *facts) bool {
+		return f.status == 407 || f.transportSays("407", "proxy authentication required", "proxy authorization required")
+	}},
+	{cause: LocalResources, weight: 97, when: symptom(evidence.SymptomLocalResources, evidence.SymptomPanic)},
+	{cause: DNSFailure, weight: 92, any: of(cNoHost), when: fromClient},
+	{cause: Timeout, weight: 88, any: of(cTimeout), not: of(cRefusedConn), when: func(f *facts) bool { return f.fromClient() && !f.all.any(of(cNoHost)) }},
+	{cause: NetworkUnreachable, weight: 87, any: of(cRefusedConn, cReset), when: func(f *facts) bool { return f.fromClient() && !f.all.any(of(cNoHost)) }},
+	{cause: LoginPage, weight: 84, when: func(f *facts) bool {
+		return f.transportSays("invalid character looking for beginning of value", "unexpected token in json", "unexpected token doctype", "unexpected token html", "is not valid json", "not valid json", "text html", "expecting value line 1 column 1", "expected json") && !f.tls
+	}},
+	{cause: ServerError, weight: 40, when: func(f *facts) bool { return f.fromClient() && f.transportSays("malformed http", "protocol error") }},
+	{cause: TLSWeak, weight: 84, when: func(f *facts) bool {
+		return f.transportSays("protocol version not supported", "unsupported protocol", "no cipher", "handshake failure", "protocol version", "unsupported protocol version")
+	}},
+}
+
+func fromClient(f *facts) bool { return f.fromClient() }
+
+// fromClient says whether the words are those of the client about a connection, and not those of a server.
+func (f *facts) fromClient() bool { return f.transport != "" && f.status == 0 }
+
+func symptom(list ...evidence.Symptom) func(*facts) bool {
+	return func(f *facts) bool {
+		for _, s := range list {
+			if f.fault != nil && f.fault.Symptom == s {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+func (f *facts) transportSays(phrases ...string) bool {
+	for _, p := range phrases {
+		if f.transport != "" && strings.Contains(f.transport, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// alert says whether the other side ended the handshake with one of these.
+func (f *facts) alert(names ...string) bool {
+	if f.fault != nil && f.fault.Symptom == evidence.SymptomTLSAlert {
+		for _, n := range names {
+			if strings.ReplaceAll(f.fault.Code, "_", " ") == strings.ReplaceAll(n, "_", " ") {
+				return true
+			}
+		}
+	}
+	if !f.transportSays("alert", "remote error") {
+		return false
+	}
+	return f.transportSays(names...)
+}
+
+// serverRows: the server, its gateway or its identity provider, whoever asks.
+var serverRows = []row{
+	{cause: RateLimited, weight: 90, when: func(f *facts) bool { return f.status == 429 && !f.all.any(of(cLocked)) }},
+	{cause: RateLimited, weight: 86, any: of(cRate, cQuota), when: func(f *facts) bool {
+		return noTLS(f) && f.all.any(of(cTooMany, cDenied, cRate, cInvalid)) && f.status != 404
+	}},
+	{cause: RateLimited, weight: 85, all: of(cTooMany), any: of(cRequest, cQuota, cRate), not: of(cLocked), when: noTLS},
+	{cause: RateLimited, weight: 88, when: symptom(evidence.SymptomThrottled)},
+	{cause: BlockedByGateway, weight: 88, any: of(cCSRF), when: noTLS},
+	{cause: BlockedByGateway, weight: 87, any: of(cGateway), not: of(cLocked), when: func(f *facts) bool {
+		return noTLS(f) && (f.status == 403 || f.status == 406 || f.status == 429 || f.status == 451 || f.status == 503 || f.status == 400 || f.status == 401 || f.status == 200) && !(f.says("captcha challenge") && f.scheme == "basic")
+	}},
+	{cause: BlockedByGateway, weight: 80, all: of(cIP), any: of(cDenied, cMissing, cInvalid, cMismatch), when: func(f *facts) bool { return noTLS(f) && f.refused() }},
+	{cause: BlockedByGateway, weight: 62, when: func(f *facts) bool { return f.status == 403 && f.words.html && !f.words.form && f.scheme != "none" }},
+	{cause: BlockedByGateway, weight: 78, when: func(f *facts) bool { return f.status == 403 && f.words.html && f.scheme == "none" }},
+	{cause: BlockedByGateway, weight: 90, when: func(f *facts) bool { return f.status == 451 }},
+	{cause: LoginPage, weight: 90, when: func(f *facts) bool { return f.words.form && f.words.html }},
+	{cause: LoginPage, weight: 90, when: func(f *facts) bool { return f.fault != nil && f.fault.Code == "login_page" }},
+	{cause: LoginPage, weight: 80, when: func(f *facts) bool { return f.status/100 == 2 && f.words.html && !f.atIssuer }},
+	{cause: LoginPage, weight: 84, when: func(f *facts) bool { return f.status/100 == 3 && f.status != 304 && !f.words.failed && f.toLogin() }},
+	{cause: LoginPage, weight: 60, when: func(f *facts) bool { return f.status/100 == 3 && f.status != 304 && !f.words.failed }},
+	{cause: EndpointNotFound, weight: 70, when: func(f *facts) bool { return f.status == 404 && f.scheme != "none" }},
+	{cause: EndpointNotFound, weight: 62, when: func(f *facts) bool { return f.status == 404 || f.status == 410 || f.status == 405 || f.status == 501 }},
+	{cause: MissingCredentials, weight: 66, when: func(f *facts) bool {
+		return f.status == 404 && f.scheme == "none" && f.says("project not found", "repository not found", "not found") && !f.words.html && f.c.Sighting.Fault != nil
+	}},
+	{cause: EndpointNotFound, weight: 82, when: func(f *facts) bool {
+		return f.says("could not find resource for full path", "no handler", "unknown path", "unknown method", "no route matched", "no route", "missing authentication token") && !bearerless(f) || f.status == 404 && f.says("cannot get", "cannot post", "no such page", "path not found", "page not found", "route not found")
+	}},
+	{cause: IDPUnavailable, weight: 84, all: of(cProvider), any: of(cUnavailable, cTimeout, cRefusedConn, cNotFound), when: func(f *facts) bool { return noTLS(f) && f.status != 404 && !f.fromClient() }},
+	{cause: IDPUnavailable, weight: 84, all: of(cKid), any: of(cUnavailable), when: noTLS},
+	{cause: IDPUnavailable, weight: 80, when: func(f *facts) bool { return f.atIssuer && f.status >= 500 && f.scheme != "jwt_bearer" }},
+	{cause: IDPUnavailable, weight: 62, when: func(f *facts) bool { return f.atIssuer && f.status >= 500 }},
+	{cause: IDPUnavailable, weight: 70, when: func(f *facts) bool {
+		return f.atIssuer && (f.status == 404 || f.words.html) && f.x != nil && f.x.Stage == evidence.StageDiscovery
+	}},
+	{cause: IDPUnavailable, weight: 79, all: of(cUnavailable), not: of(cResource), when: func(f *facts) bool { return f.atIssuer && noTLS(f) && !f.fromClient() }},
+	{cause: IDPUnavailable, weight: 80, when: func(f *facts) bool { return f.says("org login required", "migration in progress") }},
+	{cause: ServerError, weight: 68, when: func(f *facts) bool { return f.status >= 500 && !f.atIssuer }},
+	{cause: IDPUnavailable, weight: 74, when: func(f *facts) bool {
+		return f.status == 500 && bearer(f) && !f.atIssuer && len(f.words.clauses) <= 2 && f.token != nil && !f.expired
+	}},
+	{cause: IDPUnavailable, weight: 72, when: func(f *facts) bool {
+		return f.status == 500 && bearer(f) && !f.atIssuer && f.x != nil && f.x.Body == ""
+	}},
+	{cause: ServerError, weight: 56, when: func(f *facts) bool {
+		return f.fault != nil && f.fault.Symptom == evidence.SymptomBadAnswer && f.fault.Code == "http"
+	}},
+	{cause: AuthorizationTooOpen, weight: 97, when: symptom(evidence.SymptomGranted)},
+	{cause: UnknownUnauthorized, weight: 40, when: func(f *facts) bool { return f.status == 401 }},
+	{cause: UnknownUnauthorized, weight: 35, when: func(f *facts) bool { return f.status == 403 || f.refused() }},
+	{cause: UnexpectedAnswer, weight: 45, when: symptom(evidence.SymptomUnexpected, evidence.SymptomTooLarge)},
+	{cause: UnexpectedAnswer, weight: 55, when: func(f *facts) bool {
+		return f.fault != nil && f.fault.Symptom == evidence.SymptomBadAnswer && (f.fault.Code == "body" || f.fault.Code == "gzip")
+	}},
+	{cause: UnknownUnauthorized, weight: 10},
+}
+
+func bearerless(f *facts) bool { return f.scheme == "none" && !f.says("missing authentication token") }
+
+// toLogin says whether a redirect leads to a page where people log in.
+func (f *facts) toLogin() bool {
+	for _, v := range f.x.Header["Location"] {
+		lower := strings.ToLower(v)
+		for _, mark := range []string{"login", "signin", "sign-in", "authorize", "sso", "saml", "oauth", "/auth", "logon", "cas/"} {
+			if strings.Contains(lower, mark) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (f *facts) hasOnlyCode(code string) bool {
+	return f.hasCode(code) && len(f.words.clauses) == 1
+}
+
+func (f *facts) missingScopes() (missing []string) {
+	if f.token == nil || len(f.token.Scopes) == 0 {
+		return nil
+	}
+	for _, want := range f.c.Sighting.RequiredScopes {
+		found := false
+		for _, have := range f.token.Scopes {
+			found = found || have == want
+		}
+		if !found {
+			missing = append(missing, want)
+		}
+	}
+	return missing
+}
+
+func (f *facts) noted(code string) bool {
+	for _, n := range f.c.Sighting.Report.Notes {
+		if n.Code == code {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,75 @@
+package diagnose
+
+import "time"
+
+var negative = of(cInvalid, cMismatch, cDenied, cNotFound, cUnsupported, cMissing, cMalformed)
+
+// doubt are clauses that name several causes at once ("invalid, expired or revoked"), and so none.
+func doubtful(f *facts) bool {
+	for _, cl := range f.words.clauses {
+		n := 0
+		for _, c := range []concept{cExpired, cRevoked, cInvalid, cMissing, cMalformed} {
+			if cl.set.has(of(c)) {
+				n++
+			}
+		}
+		if n >= 2 && cl.set.has(of(cExpired)) && (cl.set.any(of(cInvalid, cRevoked))) && (holdsWords(cl.text, "or") || n >= 3) && !cl.set.any(of(cRefresh, cCode)) {
+			return true
+		}
+	}
+	return false
+}
+
+func api(f *facts) bool    { return !f.atIssuer }
+func issuer(f *facts) bool { return f.atIssuer }
+func bearer(f *facts) bool {
+	return f.scheme == "bearer" || f.scheme == "dpop" || f.scheme == "jwt_bearer"
+}
+func sure(f *facts) bool     { return !doubtful(f) }
+func noTLS(f *facts) bool    { return !f.tls }
+func certLess(f *facts) bool { return !f.tls && !f.all.any(of(cClientCert)) }
+
+// tokenRows: what is wrong with a token.
+var tokenRows = []row{
+	{cause: TokenExpired, weight: 84, all: of(cExpired), any: of(cToken, cSession, cKey, cCredential), not: of(cRefresh, cCode, cSecret, cCert, cSubscription, cPassword, cNotYet, cTime), when: func(f *facts) bool { return sure(f) && noTLS(f) && !f.signed }},
+	{cause: TokenExpired, weight: 84, all: of(cExpired, cToken), not: of(cRefresh, cCode, cSecret, cSubscription, cPassword, cMalformed), when: func(f *facts) bool { return sure(f) && certLess(f) && !f.skewed() }},
+	{cause: TokenExpired, weight: 70, all: of(cExpired), not: of(cRefresh, cCode, cSecret, cCert, cSubscription, cPassword, cNotYet, cTime, cUser), when: func(f *facts) bool { return sure(f) && certLess(f) && api(f) && !f.signed }},
+	{cause: TokenExpired, weight: 88, when: func(f *facts) bool {
+		return f.expired && (bearer(f) || f.scheme == "") && f.refused() && api(f) && !f.all.any(of(cAudience, cIssuer, cAlgorithm, cScope)) && !f.skewed()
+	}},
+	{cause: TokenExpired, weight: 72, all: of(cSession), any: of(cExpired, cInvalid), not: of(cMissing), when: func(f *facts) bool { return api(f) && sure(f) }},
+	{cause: TokenNotYetValid, weight: 80, all: of(cNotYet), any: of(cToken, cInvalid, cTime, cDenied), not: of(cMalformed), when: func(f *facts) bool {
+		return certLess(f) && !f.signed && !f.skewed() && !f.says("iat", "issued at", "issued in the future")
+	}},
+	{cause: TokenNotYetValid, weight: 78, when: func(f *facts) bool { return f.early > 5*time.Minute && f.refused() && !f.skewed() }},
+	{cause: TokenAudienceMismatch, weight: 88, all: of(cAudience), any: negative | of(cTooMany, cExpired), not: of(cCert), when: noTLS},
+	{cause: TokenAudienceMismatch, weight: 80, all: of(cToken), any: of(cMismatch), not: of(cUser, cRefresh, cCode, cSignature, cIssuer, cTime, cRegion, cScheme), when: func(f *facts) bool {
+		return f.says("not for this", "intended for", "not issued for", "not intended", "for another", "not for")
+	}},
+	{cause: TokenAudienceMismatch, weight: 86, when: func(f *facts) bool { return f.says("invalid target", "intended for", "not intended for") }},
+	{cause: TokenIssuerMismatch, weight: 88, all: of(cIssuer), any: negative, not: of(cCert, cMissing, cUntrusted, cSelfSigned), when: noTLS},
+	{cause: TokenIssuerMismatch, weight: 82, all: of(cIssuer), any: of(cUntrusted), when: noTLS},
+	{cause: TokenAlgorithmUnsupported, weight: 86, all: of(cAlgorithm), any: of(cInvalid, cUnsupported, cMismatch, cDenied), not: of(cKid, cCert), when: noTLS},
+	{cause: TokenSignatureInvalid, weight: 86, all: of(cSignature), any: of(cInvalid, cMismatch, cMalformed, cNotFound, cUntrusted), not: of(cAlgorithm, cCert), when: func(f *facts) bool {
+		return !f.signed && noTLS(f) && (bearer(f) || f.scheme == "" || f.all.any(of(cToken)))
+	}},
+	{cause: TokenSignatureInvalid, weight: 87, all: of(cKid), any: of(cInvalid, cNotFound, cMismatch, cMissing, cUnsupported), not: of(cProvider, cUnavailable), when: func(f *facts) bool {
+		return bearer(f) && noTLS(f) && !f.all.any(of(cUnavailable)) && !f.says("api key")
+	}},
+	{cause: TokenSignatureInvalid, weight: 74, when: func(f *facts) bool {
+		return bearer(f) && (f.says("jwt verification fails", "jws error", "could not verify jwt", "verification of the token", "failed to verify the token", "wrong key type", "token verification failed", "jwt verification failed", "invalid jwt signature") && !f.all.any(of(cExpired, cAudience, cIssuer)))
+	}},
+	{cause: TokenMalformed, weight: 80, all: of(cMalformed), any: of(cToken, cCredential, cHeader, cExpired, cNotYet, cIssuer, cAudience), not: of(cScheme, cCert, cRequest), when: func(f *facts) bool { return noTLS(f) && f.scheme != "api_key" && !f.skewedFuture() }},
+	{cause: TokenMalformed, weight: 64, all: of(cMalformed), not: of(cCert, cRequest, cScheme), when: func(f *facts) bool { return noTLS(f) && bearer(f) && f.refused() }},
+	{cause: TokenMalformed, weight: 83, all: of(cMissing), any: of(cIssuer, cExpired, cNotYet, cAlgorithm, cKid), not: of(cProvider, cCert, cHeader), when: func(f *facts) bool { return bearer(f) && noTLS(f) }},
+	{cause: TokenMalformed, weight: 85, all: of(cLifetime), not: of(cRefresh, cTime), when: func(f *facts) bool { return bearer(f) && noTLS(f) && api(f) }},
+	{cause: TokenMalformed, weight: 84, when: func(f *facts) bool {
+		return f.says("token has no expiration", "no expiration", "claim is missing", "missing claim", "missing required claim", "claims are missing", "lacks claim", "required claim")
+	}},
+	{cause: TokenRevoked, weight: 87, all: of(cRevoked), not: of(cClient, cCert, cSubscription), when: func(f *facts) bool { return noTLS(f) && sure(f) }},
+	{cause: TokenRevoked, weight: 85, when: func(f *facts) bool { return f.hasCode("token revoked", "revoked token", "session revoked") }},
+	{cause: TokenMalformed, weight: 66, when: func(f *facts) bool { return f.token != nil && len(f.token.Problems) > 0 && f.refused() && api(f) }},
+	{cause: UnknownUnauthorized, weight: 86, when: func(f *facts) bool {
+		return doubtful(f) && !f.expired && (bearer(f) || f.scheme == "api_key") && api(f)
+	}},
+}

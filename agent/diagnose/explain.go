@@ -1,0 +1,232 @@
+package diagnose
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/authvigil/authvigil/probes/evidence"
+)
+
+// mostFindings is how many findings a case has at most: what is less likely than the third helps nobody.
+const mostFindings = 3
+
+// A candidate is a cause with the weight of its weightiest row, and the words that row rests upon.
+type candidate struct {
+	cause  Cause
+	weight int
+	words  string
+}
+
+// Explain names what is to blame, best first; nil when the run is healthy and nothing wants attention. It is pure: the same
+// case gives the same findings.
+func Explain(c Case) []Finding {
+	s := &c.Sighting
+	if s.Fault == nil {
+		return attention(&c)
+	}
+	if s.Fault.Held() && len(s.Report.Exchanges) == 0 {
+		return nil
+	}
+	f := factsOf(&c)
+	candidates := f.weigh()
+	best := candidates[0]
+	lines := f.because()
+	findings := make([]Finding, 0, mostFindings)
+	for i, cand := range candidates {
+		if i == mostFindings || (i > 0 && (cand.weight < 40 || cand.weight < best.weight-30)) {
+			break
+		}
+		sure := Possible
+		if i == 0 {
+			sure = f.sureness(candidates)
+		}
+		finding := Finding{Cause: cand.cause, Culprit: f.culprit(cand.cause), Sure: sure, Because: lines, Remedy: causes[cand.cause].Remedy}
+		if cand.words != "" && i == 0 {
+			finding.Because = append(slices.Clone(lines), "decided by the words: "+evidence.Clean(cand.words, 160))
+		}
+		if cand.cause == UnknownUnauthorized && i == 0 {
+			finding.Because = append(slices.Clone(finding.Because), "what would decide it: the claims of the token, the server's log, or the same request with a fresh credential")
+		}
+		findings = append(findings, finding)
+	}
+	return findings
+}
+
+// weigh tries all rows, and gives the causes in order of weight; never none.
+func (f *facts) weigh() []candidate {
+	best := map[Cause]candidate{}
+	if codes := f.documented(); codes.cause != "" {
+		best[codes.cause] = codes
+	}
+	for _, family := range families {
+		for i := range family {
+			r := &family[i]
+			if r.weight <= best[r.cause].weight {
+				continue
+			}
+			if words, ok := r.matches(f); ok {
+				best[r.cause] = candidate{r.cause, r.weight, words}
+			}
+		}
+	}
+	list := make([]candidate, 0, len(best))
+	for _, c := range best {
+		list = append(list, c)
+	}
+	slices.SortFunc(list, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(b.weight, a.weight), strings.Compare(string(a.cause), string(b.cause)))
+	})
+	return list
+}
+
+// sureness is certain only where one cause stands out clearly by something that means nothing else.
+func (f *facts) sureness(list []candidate) Sureness {
+	best, margin := list[0], 100
+	if len(list) > 1 {
+		margin = best.weight - list[1].weight
+	}
+	switch {
+	case best.cause == UnknownUnauthorized || best.weight < 55:
+		return Possible
+	case best.weight >= 90 && margin >= 6:
+		return Certain
+	case best.weight >= 70:
+		return Likely
+	default:
+		return Possible
+	}
+}
+
+// attention looks at what a good run brought home that wants to be seen to.
+func attention(c *Case) []Finding {
+	f := &facts{c: c}
+	var findings []Finding
+	for _, family := range [][]row{tlsRows, worldRows} {
+		for i := range family {
+			r := &family[i]
+			if r.all|r.any != 0 || slices.ContainsFunc(findings, func(have Finding) bool { return have.Cause == r.cause }) {
+				continue
+			}
+			if _, ok := r.matches(f); ok {
+				findings = append(findings, Finding{Cause: r.cause, Culprit: f.culprit(r.cause), Sure: Certain, Because: f.warnings(), Remedy: causes[r.cause].Remedy})
+			}
+		}
+	}
+	return findings
+}
+
+func (f *facts) warnings() (lines []string) {
+	if ch := f.c.Sighting.Report.Chain; ch != nil {
+		for _, fc := range ch.Facets {
+			if fc.State == evidence.Warn || fc.State == evidence.Fail {
+				lines = append(lines, fc.Detail)
+			}
+		}
+	}
+	for _, n := range f.c.Sighting.Report.Notes {
+		lines = append(lines, n.Detail)
+	}
+	return lines
+}
+
+// several is how many others must suffer before their common server is blamed in place of each by itself.
+const several = 2
+
+// culprit names the thing to blame: by the cause, and by who else suffers. Different credentials failing at once at one
+// server are the server's fault; one failing alone is its own.
+func (f *facts) culprit(c Cause) string {
+	s, w := &f.c.Sighting, &f.c.World
+	kind := causes[c].blame
+	switch {
+	case (kind == blameIdentity) && f.issuerSuffers():
+		kind = blameIssuer
+	case kind == blameIdentity && w.SameOrigin.Identities >= several && w.SameOrigin.OK == 0 && refusedAll(w.SameOrigin):
+		kind = blameEndpoint
+	case (kind == blameEndpoint || kind == blameNetwork) && f.atIssuer && s.Issuer != "":
+		kind = blameIssuer
+	case (c == DNSFailure || c == NetworkUnreachable || c == Timeout) && w.Everywhere.OK == 0 && w.Everywhere.Failing >= several && unreachableAll(w.Everywhere):
+		kind = blameNetwork
+		return "network:local"
+	}
+	switch kind {
+	case blameIdentity:
+		if s.Identity == "" {
+			return endpointOf(s)
+		}
+		return "identity:" + s.Identity
+	case blameIssuer:
+		if s.Issuer != "" {
+			return "issuer:" + s.Issuer
+		}
+		if s.Identity != "" && f.atIssuer {
+			return "identity:" + s.Identity
+		}
+		return endpointOf(s)
+	case blameKeySet:
+		return "keyset:" + s.Issuer
+	case blameHost:
+		return f.whoseClock(c)
+	case blameGateway:
+		return "gateway:" + hostOf(s)
+	case blameNetwork:
+		return "network:" + hostOf(s)
+	default:
+		return endpointOf(s)
+	}
+}
+
+func (f *facts) issuerSuffers() bool {
+	w := f.c.World.SameIssuer
+	return f.atIssuer && f.c.Sighting.Issuer != "" && w.Identities >= several && w.OK == 0
+}
+
+// whoseClock names the party whose clock is wrong: ours, unless ours is known to be right and the peer's is not.
+func (f *facts) whoseClock(Cause) string {
+	if f.skewKnown && f.skew.Abs() < noticeable {
+		for _, p := range f.c.World.Peers {
+			if p.Skew.Abs()-p.Bound > noticeable {
+				if p.Name == f.c.Sighting.Issuer {
+					return "issuer:" + p.Name
+				}
+				return endpointOf(&f.c.Sighting)
+			}
+		}
+	}
+	return "host"
+}
+
+func endpointOf(s *Sighting) string {
+	if s.Endpoint == "" {
+		return "endpoint"
+	}
+	return "endpoint:" + s.Endpoint
+}
+
+func hostOf(s *Sighting) string {
+	host, _, _ := strings.Cut(s.Endpoint, "/")
+	if host == "" {
+		return "unknown"
+	}
+	return host
+}
+
+func refusedAll(t Tally) bool {
+	for symptom := range t.Symptoms {
+		if symptom != evidence.SymptomUnauthorized && symptom != evidence.SymptomForbidden {
+			return false
+		}
+	}
+	return true
+}
+
+func unreachableAll(t Tally) bool {
+	for symptom := range t.Symptoms {
+		switch symptom {
+		case evidence.SymptomDNS, evidence.SymptomTimeout, evidence.SymptomUnreachable, evidence.SymptomRefused, evidence.SymptomClockUnknown:
+		default:
+			return false
+		}
+	}
+	return true
+}

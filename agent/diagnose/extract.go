@@ -1,0 +1,320 @@
+package diagnose
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"html"
+	"io"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/authvigil/authvigil/probes/evidence"
+)
+
+const (
+	maxClauses = 64
+	maxDepth   = 16
+)
+
+// words collects what a server says: error codes first, then prose, in clauses.
+type words struct {
+	clauses []clause
+	codes   []string // error codes as sent, for the table of documented ones
+	title   string   // of an HTML page
+	html    bool
+	form    bool // the page asks for a password
+	failed  bool // a document with a status of success says that it is a failure
+	fields  map[string]string
+}
+
+// add takes one field. Prose is split into sentences; a code is one clause.
+func (w *words) add(text string, code bool) {
+	text = strings.TrimSpace(text)
+	if text == "" || len(w.clauses) >= maxClauses {
+		return
+	}
+	if len(text) > 1024 {
+		text = text[:1024]
+	}
+	if code {
+		w.codes = append(w.codes, text)
+	}
+	for part := range strings.SplitSeq(normal(text), " | ") {
+		if part != "" && len(w.clauses) < maxClauses {
+			w.clauses = append(w.clauses, clause{part, conceptsOf(part), code})
+		}
+	}
+}
+
+// codeFields are names of fields that hold an error code, in normal form; proseFields those that hold a sentence.
+var (
+	codeFields  = map[string]bool{"error": true, "code": true, "error code": true, "errorcode": true, "type": true, "reason": true, "status": true, "err": true, "error type": true, "name": true, "internal error code": true, "error codes": true, "sub code": true, "suberror": true, "fault code": true, "faultcode": true, "kind": true, "ret code": true, "errcode": true, "error subcode": true, "error name": true, "title": true, "slug": true, "key": true}
+	proseFields = map[string]bool{"message": true, "error description": true, "detail": true, "details": true, "error message": true, "error summary": true, "description": true, "msg": true, "ret msg": true, "errmsg": true, "hint": true, "fault string": true, "faultstring": true, "errors": true, "error msg": true, "errormessage": true, "reason": true, "text": true, "user message": true, "developer message": true, "summary": true, "exp": true, "nbf": true, "iss": true, "aud": true, "sub msg": true, "info": true, "more info": true, "cause": true, "explanation": true, "localized message": true, "recommendation": true, "title": true, "body": true, "err msg": true, "non field errors": true, "string": true, "messages": true, "status message": true, "result": true, "data": true}
+	// skipFields hold documentation, not what happened.
+	skipFields = map[string]bool{"documentation url": true, "doc url": true, "help": true, "recommend": true, "error uri": true, "error link": true, "trace id": true, "timestamp": true, "request id": true, "correlation id": true, "instance": true, "host id": true, "email": true, "twitter": true, "statuspage": true, "locale": true, "url": true, "path": true, "realm": true, "host": true, "support": true, "href": true, "links": true, "resource metadata": true, "error id": true}
+)
+
+// body reads a document of any envelope: JSON, XML, HTML, a form, or plain text.
+func (w *words) body(text, contentType string, status int) {
+	trimmed := strings.TrimSpace(strings.TrimPrefix(text, "\ufeff"))
+	switch {
+	case trimmed == "":
+	case trimmed[0] == '{' || trimmed[0] == '[' || trimmed[0] == '"':
+		w.json(trimmed, status)
+	case trimmed[0] == '<' && !looksHTML(trimmed):
+		w.xml(trimmed)
+	case trimmed[0] == '<' || looksHTML(trimmed):
+		w.page(trimmed)
+	case strings.HasPrefix(trimmed, "error=") || strings.Contains(contentType, "form-urlencoded"):
+		w.query(trimmed)
+	default:
+		w.add(html.UnescapeString(trimmed), len(trimmed) < 64 && !strings.Contains(trimmed, " "))
+	}
+}
+
+func looksHTML(text string) bool {
+	beginning := strings.ToLower(text[:min(len(text), 512)])
+	for _, mark := range []string{"<html", "<!doctype html", "<head", "<body", "<center", "<h1", "<title", "<div", "<p>"} {
+		if strings.Contains(beginning, mark) {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *words) query(text string) {
+	values, err := url.ParseQuery(strings.TrimPrefix(text, "?"))
+	if err != nil && len(values) == 0 {
+		return
+	}
+	for _, name := range []string{"error", "error_code", "error_reason"} {
+		w.add(values.Get(name), true)
+	}
+	w.add(values.Get("error_description"), false)
+	if values.Get("error") != "" {
+		w.failed = true
+	}
+}
+
+func (w *words) json(text string, status int) {
+	d := json.NewDecoder(strings.NewReader(text))
+	d.UseNumber()
+	var v any
+	if d.Decode(&v) != nil { // cut in the middle: the words are there all the same
+		for part := range strings.SplitSeq(text, `"`) {
+			if strings.Contains(part, " ") || len(part) > 6 {
+				w.add(part, false)
+			}
+		}
+		return
+	}
+	w.value("", v, 0, status)
+}
+
+func (w *words) value(name string, v any, depth, status int) {
+	if depth > maxDepth {
+		return
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		names := make([]string, 0, len(v))
+		for n := range v {
+			names = append(names, n)
+		}
+		slices.SortFunc(names, func(a, b string) int { // codes first, then by name, so that the order is the same each time
+			if ca, cb := codeFields[normal(a)], codeFields[normal(b)]; ca != cb {
+				if ca {
+					return -1
+				}
+				return 1
+			}
+			return strings.Compare(a, b)
+		})
+		for _, n := range names {
+			field := normal(n)
+			switch value := v[n].(type) {
+			case bool:
+				if (field == "ok" || field == "success" || field == "active" || field == "valid" || field == "authenticated") && !value {
+					w.failed = true
+					if field == "active" {
+						w.note("active", "false")
+					}
+				}
+				if value && (field == "saml failure" || field == "error" || field == "is error") {
+					w.failed = true
+					w.add(field, true)
+				}
+				if value && field == "active" {
+					w.note("active", "true")
+				}
+			default:
+				if field == "errors" || field == "error" || field == "fault" {
+					w.failed = w.failed || notEmpty(value)
+				}
+				w.value(field, value, depth+1, status)
+			}
+		}
+	case []any:
+		for _, e := range v[:min(len(v), 16)] {
+			w.value(name, e, depth+1, status)
+		}
+	case string:
+		switch {
+		case skipFields[name]:
+		case codeFields[name] && (len(v) < 80 && !strings.Contains(strings.TrimSpace(v), " ")):
+			w.add(v, true)
+		case codeFields[name] || proseFields[name] || name == "":
+			if strings.HasPrefix(strings.TrimSpace(v), "{") {
+				w.json(v, status)
+				return
+			}
+			w.add(html.UnescapeString(v), false)
+			switch name { // a field that is named for a claim and says what is wrong with it
+			case "exp", "nbf", "iss", "aud", "alg", "scope", "signature":
+				w.add(name+" "+v, false)
+			}
+		}
+	case json.Number:
+		if codeFields[name] && v.String() != "0" {
+			w.codes = append(w.codes, v.String())
+		}
+	}
+}
+
+func (w *words) note(name, value string) {
+	if w.fields == nil {
+		w.fields = map[string]string{}
+	}
+	w.fields[name] = value
+}
+
+func notEmpty(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return false
+	case string:
+		return v != ""
+	case []any:
+		return len(v) > 0
+	case map[string]any:
+		return len(v) > 0
+	default:
+		return true
+	}
+}
+
+func (w *words) xml(text string) {
+	d := xml.NewDecoder(strings.NewReader(text))
+	d.Strict = false
+	d.Entity = xml.HTMLEntity
+	name := ""
+	for range 512 {
+		t, err := d.RawToken()
+		if err != nil {
+			if err != io.EOF {
+				w.add(stripTags(text), false)
+			}
+			return
+		}
+		switch t := t.(type) {
+		case xml.StartElement:
+			name = normal(t.Name.Local)
+		case xml.CharData:
+			value := strings.TrimSpace(string(t))
+			switch {
+			case value == "" || skipFields[name]:
+			case codeFields[name] && !strings.Contains(value, " "):
+				_, local, found := strings.Cut(value, ":") // sf:INVALID_SESSION_ID
+				if !found {
+					local = value
+				}
+				w.add(local, true)
+			default:
+				w.add(value, false)
+			}
+		}
+	}
+}
+
+// page reads an HTML page: title, headings and visible text.
+func (w *words) page(text string) {
+	w.html = true
+	lower := strings.ToLower(text)
+	w.form = strings.Contains(lower, `type="password"`) || strings.Contains(lower, `type='password'`) || strings.Contains(lower, "type=password")
+	if _, rest, found := strings.Cut(lower, "<title"); found {
+		if _, rest, found = strings.Cut(rest, ">"); found {
+			title, _, _ := strings.Cut(rest, "<")
+			w.title = normal(html.UnescapeString(title))
+		}
+	}
+	w.add(stripTags(text), false)
+}
+
+// stripTags gives the visible text of a page; the end of a block ends a sentence.
+func stripTags(text string) string {
+	var b strings.Builder
+	for len(text) > 0 && b.Len() < 4096 {
+		before, rest, found := strings.Cut(text, "<")
+		b.WriteString(before)
+		if !found {
+			break
+		}
+		tag, after, _ := strings.Cut(rest, ">")
+		name := strings.ToLower(strings.Trim(strings.Fields(tag + " x")[0], "/"))
+		switch name {
+		case "script", "style":
+			if _, beyond, closed := strings.Cut(after, "</"+name); closed {
+				_, after, _ = strings.Cut(beyond, ">")
+			}
+		case "code", "b", "i", "a", "em", "strong", "span", "font":
+		default:
+			b.WriteString("\n")
+		}
+		text = after
+	}
+	return html.UnescapeString(b.String())
+}
+
+// header reads the header fields that speak about authentication.
+func (w *words) header(h map[string][]string) {
+	for _, name := range sortedHeader(h) {
+		for _, value := range h[name] {
+			switch strings.ToLower(name) {
+			case "x-amzn-errortype", "x-error-code", "x-error", "x-authentication-denied-reason", "x-auth-error", "x-seraph-loginreason":
+				value, _, _ = strings.Cut(value, ":")
+				value, _, _ = strings.Cut(value, ";")
+				w.add(value, true)
+			case "x-error-message", "grpc-message", "x-ms-diagnostics":
+				w.add(value, false)
+			case "location":
+				if _, query, found := strings.Cut(value, "?"); found {
+					w.query(query)
+				}
+			case "wwwauthentication":
+				for _, c := range evidence.ParseChallenges("Bearer " + value) {
+					w.challenge(c)
+				}
+			}
+		}
+	}
+}
+
+func (w *words) challenge(c evidence.Challenge) {
+	w.add(c.Parameters["error"], true)
+	w.add(c.Parameters["error_description"], false)
+	for _, name := range []string{"error_codes", "claims"} {
+		if v := c.Parameters[name]; name == "error_codes" {
+			w.add(v, true)
+		}
+	}
+}
+
+func sortedHeader(h map[string][]string) []string {
+	names := make([]string, 0, len(h))
+	for n := range h {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}

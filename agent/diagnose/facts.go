@@ -1,0 +1,257 @@
+package diagnose
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/authvigil/authvigil/probes/evidence"
+)
+
+// Facts are a case as the rows look at it.
+type facts struct {
+	c          *Case
+	x          *evidence.Exchange // that decided; nil: none
+	fault      *evidence.Fault
+	atIssuer   bool // the exchange was with the identity provider: token, discovery or introspection
+	status     int
+	scheme     string
+	signed     bool // the request carries a signature and a timestamp
+	words      words
+	all        set // of all clauses
+	challenges []evidence.Challenge
+	offered    string // scheme of the only challenge
+	bare       bool   // challenge without an error, as for a request without a credential (RFC 6750 section 3.1)
+	transport  string // normal form of the error of a connection
+	tls        bool   // the error speaks of TLS or certificates
+	token      *evidence.Token
+	expired    bool // by its claims, by the local clock
+	expiredFor time.Duration
+	early      time.Duration // until nbf
+	ahead      time.Duration // until iat, where that lies in the future
+	skew       time.Duration // local minus true time
+	skewKnown  bool
+	history    set
+	historyRaw string
+	denyBody   string
+}
+
+const noticeable = 20 * time.Second // of skew: below, it spoils no token but one without any leeway
+
+func factsOf(c *Case) *facts {
+	s := &c.Sighting
+	f := &facts{c: c, fault: s.Fault, scheme: s.Scheme, token: s.Report.Token}
+	f.x = deciding(s)
+	if f.x != nil {
+		f.status = f.x.Status
+		if f.x.Scheme != "" {
+			f.scheme = f.x.Scheme
+		}
+		f.atIssuer = f.x.Stage == evidence.StageToken || f.x.Stage == evidence.StageDiscovery || f.x.Purpose == evidence.AskIssuer
+		f.readAnswer()
+	} else if f.fault != nil {
+		f.atIssuer = f.fault.Stage == evidence.StageToken || f.fault.Stage == evidence.StageDiscovery
+	}
+	switch f.scheme {
+	case "sigv4", "hmac", "shared_key", "http_signature", "oauth1":
+		f.signed = true
+	}
+	if err := f.transportError(); err != "" {
+		f.transport = normal(err)
+		f.words.add(err, false)
+		f.tls = strings.Contains(f.transport, "tls") || strings.Contains(f.transport, "x509") || strings.Contains(f.transport, "ssl") || strings.Contains(f.transport, "certificate") || strings.Contains(f.transport, "cert ")
+	}
+	for _, cl := range f.words.clauses {
+		f.all |= cl.set
+	}
+	f.readToken()
+	if cl := c.World.Clock; cl != nil && cl.Confidence != evidence.NoConfidence {
+		f.skew, f.skewKnown = cl.Skew, true
+	}
+	for _, h := range s.History {
+		f.historyRaw += " | " + normal(h)
+	}
+	f.history = conceptsOf(f.historyRaw)
+	return f
+}
+
+// deciding is the exchange that decided the run: the last one that was not asked for comparison.
+func deciding(s *Sighting) *evidence.Exchange {
+	list := s.Report.Exchanges
+	for i := len(list) - 1; i >= 0; i-- {
+		switch list[i].Purpose {
+		case evidence.First, evidence.WithFreshGrant, evidence.ProtocolStep, evidence.Obtain, evidence.Redirected:
+			return &list[i]
+		case evidence.AskIssuer:
+			if s.Fault != nil && s.Fault.Stage == evidence.StageDiscovery {
+				return &list[i]
+			}
+		}
+	}
+	return nil
+}
+
+func (f *facts) readAnswer() {
+	h := f.x.Header
+	for _, name := range []string{"Www-Authenticate", "Proxy-Authenticate"} {
+		f.challenges = append(f.challenges, evidence.ParseChallenges(h[name]...)...)
+	}
+	f.bare = len(f.challenges) > 0
+	for _, c := range f.challenges {
+		f.words.challenge(c)
+		if c.Parameters["error"] != "" || c.Parameters["error_description"] != "" {
+			f.bare = false
+		}
+		if f.offered == "" {
+			f.offered = c.Scheme
+		} else if f.offered != c.Scheme {
+			f.offered = "several"
+		}
+	}
+	f.words.header(h)
+	kind := ""
+	if v := h["Content-Type"]; len(v) > 0 {
+		kind = v[0]
+	}
+	f.words.body(f.x.Body, kind, f.status)
+}
+
+func (f *facts) transportError() string {
+	switch {
+	case f.x != nil && f.x.Fault != nil && f.x.Fault.Err != nil:
+		return f.x.Fault.Err.Error()
+	case f.x == nil && f.fault != nil && f.fault.Err != nil && f.fault.Symptom == evidence.SymptomUnknown:
+		return f.fault.Err.Error()
+	}
+	return ""
+}
+
+func (f *facts) readToken() {
+	t := f.token
+	if t == nil {
+		return
+	}
+	now := f.c.Now
+	if !t.Expiry.IsZero() && !now.Before(t.Expiry) {
+		f.expired, f.expiredFor = true, now.Sub(t.Expiry)
+	}
+	if t.NotBefore.After(now) {
+		f.early = t.NotBefore.Sub(now)
+	}
+	if t.Issued.After(now) {
+		f.ahead = t.Issued.Sub(now)
+	}
+}
+
+// refused says whether the answer is a refusal of whoever asks, as against any other failure.
+func (f *facts) refused() bool {
+	return f.status == 401 || f.status == 403 || (f.status == 400 && f.atIssuer) || (f.status/100 == 2 && f.words.failed)
+}
+
+// clauseWith finds a clause that speaks of all of these, of one of any, and of none of not.
+func (f *facts) clauseWith(all, any, not set) (clause, bool) {
+	for _, cl := range f.words.clauses {
+		if cl.set.has(all) && (any == 0 || cl.set.any(any)) && !cl.set.any(not) {
+			return cl, true
+		}
+	}
+	return clause{}, false
+}
+
+// says looks for words, in normal form, anywhere in what the server said.
+func (f *facts) says(phrases ...string) bool {
+	for _, cl := range f.words.clauses {
+		for _, p := range phrases {
+			if holdsWords(cl.text, p) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func holdsWords(text, phrase string) bool {
+	for start := 0; ; {
+		i := strings.Index(text[start:], phrase)
+		if i < 0 {
+			return false
+		}
+		i += start
+		end := i + len(phrase)
+		if (i == 0 || text[i-1] == ' ') && (end == len(text) || text[end] == ' ') {
+			return true
+		}
+		start = i + 1
+	}
+}
+
+// hasCode looks for an error code, in normal form.
+func (f *facts) hasCode(codes ...string) bool {
+	for _, cl := range f.words.clauses {
+		if cl.code {
+			for _, c := range codes {
+				if cl.text == c {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// because makes the evidence lines that hold for every finding of the case.
+func (f *facts) because() (lines []string) {
+	add := func(format string, args ...any) {
+		lines = append(lines, evidence.Clean(fmt.Sprintf(format, args...), 300))
+	}
+	if f.x != nil {
+		switch {
+		case f.status != 0 && f.x.URL != "":
+			add("%s %s answered %d", f.x.Method, f.x.URL, f.status)
+		case f.status != 0:
+			add("the answer has status %d", f.status)
+		}
+		for _, v := range f.x.Header["Www-Authenticate"] {
+			add("WWW-Authenticate: %s", v)
+		}
+	}
+	if f.transport != "" {
+		add("error: %s", f.transportError())
+	}
+	if f.x != nil && f.x.Body != "" && f.status != 0 && !f.words.html {
+		add("body: %s", strings.Join(strings.Fields(f.x.Body), " "))
+	}
+	if f.words.html && f.words.title != "" {
+		add("the body is an HTML page titled %q", f.words.title)
+	}
+	if f.fault != nil && f.x == nil && f.transport == "" {
+		add("%s", f.fault.Error())
+	}
+	switch {
+	case f.expired:
+		add("by its claims the token ended %s ago", span(f.expiredFor))
+	case f.early > 0:
+		add("by its claims the token is valid in %s", span(f.early))
+	case f.token != nil && !f.token.Expiry.IsZero():
+		add("by its claims the token is valid for %s more", span(f.token.Expiry.Sub(f.c.Now)))
+	}
+	if f.skewKnown && f.skew.Abs() >= noticeable {
+		way := "ahead of"
+		if f.skew < 0 {
+			way = "behind"
+		}
+		add("the local clock is %s %s true time", span(f.skew.Abs()), way)
+	}
+	return lines
+}
+
+func span(d time.Duration) string {
+	switch d = d.Abs(); {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days", int(d/(24*time.Hour)))
+	case d >= time.Minute:
+		return strings.TrimSuffix(d.Round(time.Second).String(), "0s")
+	default:
+		return d.Round(10 * time.Millisecond).String()
+	}
+}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/authvigil/authvigil/agent"
+)
+
+func configCommand(a *app) *cobra.Command {
+	c := &cobra.Command{Use: "config", Short: "Check, show or describe the configuration"}
+	c.AddCommand(
+		&cobra.Command{Use: "check", Short: "Read and build the configuration, and list every error", Args: cobra.NoArgs, Example: "  authvigil config check --config.file ./authvigil.toml", RunE: func(*cobra.Command, []string) error {
+			log, _, err := a.logger()
+			if err != nil {
+				return err
+			}
+			ag, c, err := a.load(log)
+			if err != nil {
+				return exit{exitFound, err}
+			}
+			for _, w := range c.Warnings {
+				fmt.Fprintf(a.stderr, "warning: %s\n", w)
+			}
+			fmt.Fprintf(a.stdout, "%s is good: %d probes, %d identities\n", a.configFile, len(ag.Planned()), len(c.Names("identity")))
+			return nil
+		}},
+		&cobra.Command{Use: "show", Short: "Show the effective configuration with the origin of each value; secrets are masked", Args: cobra.NoArgs, Example: "  authvigil config show", RunE: func(*cobra.Command, []string) error {
+			log, _, err := a.logger()
+			if err != nil {
+				return err
+			}
+			ag, _, err := a.load(log)
+			if err != nil {
+				return exit{exitFound, err}
+			}
+			values := ag.Effective()
+			if a.output != "text" {
+				return writeJSON(a.stdout, map[string]any{"values": values})
+			}
+			for _, v := range values {
+				fmt.Fprintf(a.stdout, "%-48s = %-40s # %s\n", v.Path, v.Value, v.Origin)
+			}
+			return nil
+		}},
+		&cobra.Command{Use: "schema", Short: "Write the JSON schema of the configuration, for editors", Args: cobra.NoArgs, Example: "  authvigil config schema > authvigil.schema.json", RunE: func(*cobra.Command, []string) error {
+			return writeJSON(a.stdout, agent.Schema())
+		}},
+	)
+	return c
+}

@@ -1,0 +1,177 @@
+// Command authvigil keeps watch over API authentication: it asks as clients do, on a schedule, and says what is to blame
+// when they are refused.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/authvigil/authvigil/agent"
+	"github.com/authvigil/authvigil/probes/wire"
+)
+
+// Exit codes, as INTERFACE and the plugin convention have them.
+const (
+	exitOK      = 0
+	exitFound   = 1  // a problem was found
+	exitUsage   = 2  // wrong usage or configuration
+	exitUnknown = 3  // of the plugin convention
+	exitConfig  = 78 // EX_CONFIG: the unit does not restart on it
+)
+
+// An exit ends a command with a code; without an error nothing more is said.
+type exit struct {
+	code int
+	err  error
+}
+
+func (e exit) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e exit) Unwrap() error { return e.err }
+
+// An app is what all commands share.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	environ        []string
+
+	configFile string
+	output     string
+	logLevel   string
+	logFormat  string
+	color      string
+}
+
+// commands is the table of commands.
+var commands = []func(*app) *cobra.Command{
+	runCommand, onceCommand, checkCommand, explainCommand, configCommand, versionCommand, manCommand,
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := execute(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Environ())
+	stop()
+	os.Exit(code)
+}
+
+// execute runs one command line and gives its exit code.
+func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, environ: environ}
+	root := &cobra.Command{
+		Use:           "authvigil",
+		Short:         "authvigil keeps watch over API authentication and names what is to blame",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	f := root.PersistentFlags()
+	f.StringVar(&a.configFile, "config.file", "/etc/authvigil/authvigil.toml", "configuration `file`; conf.d/*.toml beside it is read too")
+	f.StringVar(&a.output, "output", "text", "form of the result: text, json or ndjson")
+	f.StringVar(&a.logLevel, "log.level", "info", "debug, info, warn or error")
+	f.StringVar(&a.logFormat, "log.format", "logfmt", "logfmt or json")
+	f.StringVar(&a.color, "color", "auto", "auto, always or never; NO_COLOR is obeyed")
+	for _, command := range commands {
+		root.AddCommand(command(a))
+	}
+	err := root.ExecuteContext(ctx)
+	var e exit
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &e):
+		if e.err != nil {
+			fmt.Fprintln(stderr, e.err)
+		}
+		return e.code
+	default:
+		fmt.Fprintf(stderr, "%v\n  help: authvigil --help\n", err)
+		return exitUsage
+	}
+}
+
+// logger makes the logger that the flags describe.
+func (a *app) logger() (*slog.Logger, *slog.LevelVar, error) {
+	level := new(slog.LevelVar)
+	if err := level.UnmarshalText([]byte(a.logLevel)); err != nil {
+		return nil, nil, exit{exitUsage, fmt.Errorf("--log.level: %q is none of debug, info, warn, error", a.logLevel)}
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch a.logFormat {
+	case "logfmt":
+		return slog.New(slog.NewTextHandler(a.stderr, options)), level, nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(a.stderr, options)), level, nil
+	}
+	return nil, nil, exit{exitUsage, fmt.Errorf("--log.format: %q is neither logfmt nor json", a.logFormat)}
+}
+
+// checkOutput refuses forms that there are not.
+func (a *app) checkOutput() error {
+	switch a.output {
+	case "text", "json", "ndjson":
+		return nil
+	}
+	return exit{exitUsage, fmt.Errorf("--output: %q is none of text, json, ndjson", a.output)}
+}
+
+// env is what the agent may touch on this machine.
+func (a *app) env(log *slog.Logger) agent.Env {
+	return agent.Env{Net: wire.System(), Jitter: rand.Float64, Log: log}
+}
+
+// load reads the configuration and builds all of it.
+func (a *app) load(log *slog.Logger, observers ...agent.Observer) (*agent.Agent, *agent.Config, error) {
+	c, err := agent.Load(a.configFile, a.environ)
+	if err != nil {
+		return nil, c, err
+	}
+	ag, err := agent.New(c, a.env(log), observers...)
+	return ag, c, err
+}
+
+// version reads what the build says of itself.
+func version() (version, revision, goVersion string) {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown", "", ""
+	}
+	version, goVersion = info.Main.Version, info.GoVersion
+	if version == "" || version == "(devel)" {
+		version = "devel"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			revision = s.Value
+		}
+	}
+	return version, revision, goVersion
+}
+
+func versionCommand(a *app) *cobra.Command {
+	return &cobra.Command{Use: "version", Short: "Show the version", Args: cobra.NoArgs, Example: "  authvigil version", RunE: func(*cobra.Command, []string) error {
+		v, revision, goVersion := version()
+		fmt.Fprintln(a.stdout, strings.TrimSpace(fmt.Sprintf("authvigil %s %s %s", v, revision, goVersion)))
+		return nil
+	}}
+}

@@ -1,0 +1,272 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/exporter-toolkit/web"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/authvigil/authvigil/agent"
+	"github.com/authvigil/authvigil/exporters"
+)
+
+// listen are the flags of the listener, as all exporters of the Prometheus family have them.
+type listen struct {
+	addresses  []string
+	configFile string
+	socket     bool
+}
+
+func (l *listen) flags(c *cobra.Command) {
+	c.Flags().StringSliceVar(&l.addresses, "web.listen-address", []string{"127.0.0.1:10401"}, "`address` to serve page and metrics on; may be repeated")
+	c.Flags().StringVar(&l.configFile, "web.config.file", "", "`file` with TLS and basic authentication of the listener (exporter-toolkit)")
+	c.Flags().BoolVar(&l.socket, "web.systemd-socket", false, "take the listener from systemd")
+}
+
+func runCommand(a *app) *cobra.Command {
+	l := &listen{}
+	c := &cobra.Command{
+		Use: "run", Short: "Run the daemon", Args: cobra.NoArgs,
+		Example: "  authvigil run --config.file /etc/authvigil/authvigil.toml",
+		RunE: func(c *cobra.Command, _ []string) error {
+			log, _, err := a.logger()
+			if err != nil {
+				return err
+			}
+			d, err := a.newDaemon(log)
+			if err != nil {
+				return err
+			}
+			return d.run(c.Context(), l)
+		},
+	}
+	l.flags(c)
+	return c
+}
+
+// A service is the agent with everything around it that `run` and `demo` have.
+type service struct {
+	app        *app
+	log        *slog.Logger
+	agent      *agent.Agent
+	config     *agent.Config
+	status     *exporters.Status
+	prometheus *exporters.Prometheus
+	ready      chan struct{}
+	listening  func(net.Addr)
+	reload     func() error
+}
+
+// newDaemon reads the configuration and builds all of it; nothing is started when anything is wrong.
+func (a *app) newDaemon(log *slog.Logger) (*service, error) {
+	d := &service{app: a, log: log, ready: make(chan struct{})}
+	c, err := agent.Load(a.configFile, a.environ)
+	if err == nil {
+		err = d.build(c, a.env(log))
+	}
+	if err != nil {
+		return nil, exit{exitConfig, err}
+	}
+	d.reload = func() error { return d.reloadFile() }
+	return d, nil
+}
+
+func (d *service) build(c *agent.Config, env agent.Env) (err error) {
+	v, revision, goVersion := version()
+	d.status = exporters.NewStatus(time.Now())
+	d.prometheus = exporters.NewPrometheus(v, revision, goVersion, func() agent.Health { return d.agent.Health() })
+	d.agent, err = agent.New(c, env, d.status, d.prometheus, &logging{d.log})
+	if err != nil {
+		return err
+	}
+	d.config = c
+	d.prometheus.Start(d.agent.Planned())
+	d.prometheus.Reloaded(true, time.Now())
+	d.status.SetNotes(c.Warnings)
+	for _, w := range c.Warnings {
+		d.log.Warn("configuration", "warning", w)
+	}
+	return nil
+}
+
+// run runs agent and listener until ctx ends.
+func (d *service) run(ctx context.Context, l *listen) error {
+	v, _, _ := version()
+	server := &exporters.Web{Status: d.status, Prometheus: d.prometheus, Version: v, Hosts: exporters.HostsOf(d.config.Agent.ExternalURL), Ready: func() bool {
+		select {
+		case <-d.ready:
+			return true
+		default:
+			return false
+		}
+	}}
+	listeners, err := l.open(ctx)
+	if err != nil {
+		return exit{exitFound, err}
+	}
+	for _, listener := range listeners {
+		if d.listening != nil {
+			d.listening(listener.Addr())
+		}
+		d.log.Info("listening", "address", listener.Addr().String())
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	s := server.Server()
+	group.Go(func() error {
+		var err error
+		if l.socket {
+			err = web.ListenAndServe(s, &web.FlagConfig{WebListenAddresses: &l.addresses, WebSystemdSocket: &l.socket, WebConfigFile: &l.configFile}, d.log)
+		} else {
+			err = web.ServeMultiple(listeners, s, &web.FlagConfig{WebListenAddresses: &l.addresses, WebSystemdSocket: &l.socket, WebConfigFile: &l.configFile}, d.log)
+		}
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
+		}
+		return fmt.Errorf("listener: %w", err)
+	})
+	group.Go(func() error {
+		close(d.ready)
+		d.notify(daemon.SdNotifyReady)
+		return d.agent.Run(ctx)
+	})
+	group.Go(func() error { return d.signals(ctx) })
+	group.Go(func() error { return d.watchdog(ctx) })
+	group.Go(func() error {
+		<-ctx.Done()
+		d.notify(daemon.SdNotifyStopping)
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		return s.Shutdown(stop)
+	})
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return exit{exitFound, err}
+	}
+	d.log.Info("stopped")
+	return nil
+}
+
+// open listens, so that a port that is taken is known before anything runs.
+func (l *listen) open(ctx context.Context) (list []net.Listener, err error) {
+	if l.socket {
+		return nil, nil
+	}
+	var lc net.ListenConfig
+	for _, address := range l.addresses {
+		listener, err := lc.Listen(ctx, "tcp", address)
+		if err != nil {
+			for _, other := range list {
+				other.Close()
+			}
+			return nil, fmt.Errorf("--web.listen-address: %w", err)
+		}
+		list = append(list, listener)
+	}
+	return list, nil
+}
+
+// signals reloads on SIGHUP.
+func (d *service) signals(ctx context.Context) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hangup:
+		}
+		if d.reload == nil {
+			continue
+		}
+		d.notify(daemon.SdNotifyReloading + fmt.Sprintf("\nMONOTONIC_USEC=%d", monotonicMicroseconds()))
+		if err := d.reload(); err != nil {
+			d.log.Error("reload refused; the configuration before stays", "error", err)
+		}
+		d.notify(daemon.SdNotifyReady)
+	}
+}
+
+// reloadFile reads the configuration again. A bad one changes nothing, and is said on the page, in the metrics and the log.
+func (d *service) reloadFile() error {
+	c, err := agent.Load(d.app.configFile, d.app.environ)
+	var diff agent.Diff
+	if err == nil {
+		diff, err = d.agent.Reload(c)
+	}
+	d.prometheus.Reloaded(err == nil, time.Now())
+	if err != nil {
+		d.status.SetNotes([]string{"The configuration on disk has errors; the one before stays in use. authvigil config check lists them."})
+		return err
+	}
+	d.prometheus.Start(d.agent.Planned())
+	d.status.SetNotes(c.Warnings)
+	d.log.Info("configuration reloaded", "added", len(diff.Added), "changed", len(diff.Changed), "removed", len(diff.Removed), "same", len(diff.Same))
+	return nil
+}
+
+func (d *service) notify(state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		d.log.Warn("systemd was not told", "error", err)
+	}
+}
+
+// watchdog tells systemd that the scheduler progresses; when it does not, systemd is not told, and restarts the service.
+func (d *service) watchdog(ctx context.Context) error {
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || interval == 0 {
+		return nil //nolint:nilerr // no watchdog is asked for
+	}
+	tick := time.NewTicker(interval / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if d.agent.Progresses() {
+				d.notify(daemon.SdNotifyWatchdog)
+			}
+		}
+	}
+}
+
+// logging writes an event when a probe's state changes; repeated failures are one line.
+type logging struct{ log *slog.Logger }
+
+func (l *logging) Observe(ev agent.Event) {
+	if !ev.Changed {
+		l.log.Debug("run", "probe", ev.Probe, "outcome", ev.Outcome(), "took", ev.Took)
+		return
+	}
+	attrs := []any{"probe", ev.Probe, "kind", ev.Kind, "endpoint", ev.About.Endpoint}
+	if ev.About.Identity != "" {
+		attrs = append(attrs, "identity", ev.About.Identity)
+	}
+	if ev.Fault == nil {
+		if len(ev.Findings) > 0 {
+			l.log.Warn("probe wants attention", append(attrs, "cause", ev.Findings[0].Cause, "culprit", ev.Findings[0].Culprit)...)
+			return
+		}
+		l.log.Info("probe ok", attrs...)
+		return
+	}
+	attrs = append(attrs, "stage", ev.Fault.Stage, "symptom", ev.Fault.Symptom, "code", ev.Fault.Code, "error", exporters.Show(ev.Fault.Error()))
+	if len(ev.Findings) > 0 {
+		f := ev.Findings[0]
+		attrs = append(attrs, "cause", f.Cause, "culprit", f.Culprit, "sureness", f.Sure)
+	}
+	l.log.Warn("probe failing", attrs...)
+}
+
+func (l *logging) Forget(string) {}

@@ -1,0 +1,166 @@
+package exporters
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/authvigil/authvigil/agent"
+	"github.com/authvigil/authvigil/agent/diagnose"
+)
+
+// historyLength is how many runs the strip of a probe shows.
+const historyLength = 30
+
+// Status keeps the last event of each probe for the page and the records. It is an agent.Observer.
+type Status struct {
+	mu      sync.Mutex // owns what follows
+	probes  map[string]*kept
+	notes   []string // what the operator should know of authvigil itself
+	started time.Time
+}
+
+// kept is what is kept of one probe: the last run, the last good and bad one, and how the runs before ended.
+type kept struct {
+	last    agent.Event
+	asked   agent.Event // last run that asked
+	good    *agent.Event
+	bad     *agent.Event
+	history []agent.Outcome
+}
+
+// NewStatus makes an empty status.
+func NewStatus(started time.Time) *Status {
+	return &Status{probes: map[string]*kept{}, started: started}
+}
+
+// Observe implements agent.Observer.
+func (s *Status) Observe(ev agent.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.probes[ev.Probe]
+	if k == nil {
+		k = &kept{}
+		s.probes[ev.Probe] = k
+	}
+	k.last = ev
+	if len(k.history) == historyLength {
+		copy(k.history, k.history[1:])
+		k.history = k.history[:historyLength-1]
+	}
+	k.history = append(k.history, ev.Outcome())
+	switch ev.Outcome() {
+	case agent.RunHeld:
+		return
+	case agent.RunOK:
+		k.good = nil // a good run is the last run until a bad one follows
+	default:
+		if k.asked.Fault == nil && k.asked.Probe != "" {
+			good := k.asked
+			k.good = &good
+		}
+		bad := ev
+		k.bad = &bad
+	}
+	k.asked = ev
+}
+
+// Forget implements agent.Observer.
+func (s *Status) Forget(probe string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.probes, probe)
+}
+
+// SetNotes replaces what the operator should know: a failed reload, warnings of the configuration.
+func (s *Status) SetNotes(notes []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notes = slices.Clone(notes)
+}
+
+// Records gives the record of each probe's last run, by name. A probe that is held shows its last run that asked.
+func (s *Status) Records() []Record {
+	list := []Record{}
+	for _, k := range s.sorted() {
+		list = append(list, NewRecord(k.shown()))
+	}
+	return list
+}
+
+// Record gives the record of one probe.
+func (s *Status) Record(probe string) (Record, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.probes[probe]
+	if k == nil {
+		return Record{}, false
+	}
+	return NewRecord(k.shown()), true
+}
+
+func (k *kept) shown() agent.Event {
+	if k.asked.Probe == "" {
+		return k.last
+	}
+	ev := k.asked
+	ev.Gate, ev.IdentityGate, ev.Next = k.last.Gate, k.last.IdentityGate, k.last.Next
+	return ev
+}
+
+func (s *Status) sorted() []kept {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]kept, 0, len(s.probes))
+	for _, k := range s.probes {
+		c := *k
+		c.history = slices.Clone(k.history)
+		list = append(list, c)
+	}
+	slices.SortFunc(list, func(a, b kept) int { return cmp.Compare(a.last.Probe, b.last.Probe) })
+	return list
+}
+
+// A Blame is a culprit with a cause, and the probes that suffer: one broken issuer is one row, whatever the number of
+// probes behind it.
+type Blame struct {
+	diagnose.Finding
+	Title  string
+	Since  time.Time
+	Probes []string
+}
+
+// Blames groups the first findings of all probes by culprit and cause; those that most probes suffer from first.
+func (s *Status) Blames() []Blame {
+	type key struct {
+		cause   diagnose.Cause
+		culprit string
+	}
+	found := map[key]*Blame{}
+	for _, k := range s.sorted() {
+		ev := k.shown()
+		if len(ev.Findings) == 0 {
+			continue
+		}
+		f := ev.Findings[0]
+		b := found[key{f.Cause, f.Culprit}]
+		if b == nil {
+			about, _ := diagnose.Describe(f.Cause)
+			b = &Blame{Finding: f, Title: about.Title, Since: ev.Failing}
+			found[key{f.Cause, f.Culprit}] = b
+		}
+		b.Probes = append(b.Probes, ev.Probe)
+		if !ev.Failing.IsZero() && (b.Since.IsZero() || ev.Failing.Before(b.Since)) {
+			b.Since = ev.Failing
+		}
+	}
+	list := make([]Blame, 0, len(found))
+	for _, b := range found {
+		list = append(list, *b)
+	}
+	slices.SortFunc(list, func(a, b Blame) int {
+		return cmp.Or(cmp.Compare(len(b.Probes), len(a.Probes)), cmp.Compare(a.Culprit, b.Culprit), cmp.Compare(a.Cause, b.Cause))
+	})
+	return list
+}

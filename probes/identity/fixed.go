@@ -1,0 +1,210 @@
+package identity
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/authvigil/authvigil/agent/pace"
+	"github.com/authvigil/authvigil/agent/secret"
+	"github.com/authvigil/authvigil/probes/evidence"
+)
+
+// bearer sends a token that somebody else obtained (RFC 6750 section 2.1), as a file that rotates holds it.
+type bearer struct {
+	Token       secret.Ref    `koanf:"token" help:"the token; read anew for each request, so that a file may rotate; required"`
+	RotateEvery time.Duration `koanf:"rotate_every" help:"age at which the token should have been replaced, such as 90d"`
+	common      `koanf:",squash"`
+	*fixed
+}
+
+func newBearer(decode func(any) error, env Env) (Identity, error) {
+	b := &bearer{fixed: newFixed(env, pace.Policy{})}
+	if err := decode(b); err != nil {
+		return nil, err
+	}
+	if b.Token.IsZero() {
+		return nil, errors.New("token: is missing")
+	}
+	return b, nil
+}
+
+func (b *bearer) Apply(ctx context.Context, req *http.Request) (Grant, error) {
+	g := Grant{Scheme: "bearer"}
+	if err := b.allows(req); err != nil {
+		return g, err
+	}
+	v, err := reveal(ctx, "token", b.Token)
+	if err != nil {
+		return g, err
+	}
+	facts := evidence.DecodeToken(v.Expose())
+	facts.Problems = append(facts.Problems, evidence.LintCredential(v.Expose())...)
+	g.Token, g.Readings, g.Notes = &facts, aged(ctx, b.Token, "token"), due(ctx, b.Token, b.RotateEvery)
+	if !facts.Expiry.IsZero() {
+		g.Readings = append(g.Readings, evidence.Reading{Metric: TokenExpiry, Labels: []string{"access"}, Value: unix(facts.Expiry)},
+			evidence.Reading{Metric: CredentialEnd, Labels: []string{"token"}, Value: unix(facts.Expiry)})
+	}
+	if req.URL.Host == "" {
+		g.ID = fingerprint(v.Expose())
+		return g, nil
+	}
+	if g.ID, err = b.admit(v.Expose()); err != nil {
+		return g, err
+	}
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(v.Expose()))
+	return g, nil
+}
+
+func (b *bearer) Settle(g Grant, o Outcome) bool { b.settle(g, o); return false }
+func (b *bearer) ClientCertificate(context.Context) (*tls.Certificate, error) {
+	return nil, nil
+}
+
+func (b *bearer) Status() Status {
+	return Status{Kind: "bearer", Scheme: "bearer", Gate: b.state(), Origin: b.Origins}
+}
+
+// basic sends user name and password with each request (RFC 7617), in UTF-8.
+type basic struct {
+	Username    string        `koanf:"username" help:"user name; required; holds no colon (RFC 7617 section 2)"`
+	Password    secret.Ref    `koanf:"password" help:"password; required"`
+	RotateEvery time.Duration `koanf:"rotate_every" help:"age at which the password should have been replaced, such as 90d"`
+	common      `koanf:",squash"`
+	*fixed
+}
+
+func newBasic(decode func(any) error, env Env) (Identity, error) {
+	b := &basic{fixed: newFixed(env, lockout)}
+	if err := decode(b); err != nil {
+		return nil, err
+	}
+	var errs []error
+	if b.Username == "" {
+		errs = append(errs, errors.New("username: is missing"))
+	}
+	if strings.Contains(b.Username, ":") {
+		errs = append(errs, errors.New("username: holds a colon, which basic authentication cannot carry (RFC 7617 section 2)"))
+	}
+	if b.Password.IsZero() {
+		errs = append(errs, errors.New("password: is missing"))
+	}
+	return b, errors.Join(errs...)
+}
+
+func (b *basic) Apply(ctx context.Context, req *http.Request) (Grant, error) {
+	g := Grant{Scheme: "basic"}
+	if err := b.allows(req); err != nil {
+		return g, err
+	}
+	v, err := reveal(ctx, "password", b.Password)
+	if err != nil {
+		return g, err
+	}
+	g.Readings, g.Notes = aged(ctx, b.Password, "password"), due(ctx, b.Password, b.RotateEvery)
+	if req.URL.Host == "" {
+		return g, nil
+	}
+	if g.ID, err = b.admit(b.Username + ":" + v.Expose()); err != nil {
+		return g, err
+	}
+	req.SetBasicAuth(b.Username, v.Expose())
+	secret.Remember(strings.TrimPrefix(req.Header.Get("Authorization"), "Basic "))
+	return g, nil
+}
+
+func (b *basic) Settle(g Grant, o Outcome) bool { b.settle(g, o); return false }
+func (b *basic) ClientCertificate(context.Context) (*tls.Certificate, error) {
+	return nil, nil
+}
+
+func (b *basic) Status() Status {
+	return Status{Kind: "basic", Scheme: "basic", Gate: b.state(), Origin: b.Origins}
+}
+
+// apiKey sends a key in a header, with or without a prefix, in the query or in a cookie.
+type apiKey struct {
+	Key         secret.Ref    `koanf:"key" help:"the key; required"`
+	Header      string        `koanf:"header" help:"header that carries the key, such as X-Api-Key or Authorization"`
+	Prefix      string        `koanf:"prefix" help:"text before the key in the header, such as \"ApiKey \""`
+	Query       string        `koanf:"query" help:"query parameter that carries the key"`
+	Cookie      string        `koanf:"cookie" help:"cookie that carries the key"`
+	Pattern     string        `koanf:"pattern" help:"what the key must begin with, such as sk_live_; another beginning means another environment"`
+	RotateEvery time.Duration `koanf:"rotate_every" help:"age at which the key should have been replaced, such as 90d"`
+	common      `koanf:",squash"`
+	*fixed
+}
+
+func newAPIKey(decode func(any) error, env Env) (Identity, error) {
+	k := &apiKey{fixed: newFixed(env, pace.Policy{})}
+	if err := decode(k); err != nil {
+		return nil, err
+	}
+	var errs []error
+	if k.Key.IsZero() {
+		errs = append(errs, errors.New("key: is missing"))
+	}
+	places := 0
+	for _, place := range []string{k.Header, k.Query, k.Cookie} {
+		if place != "" {
+			places++
+		}
+	}
+	switch {
+	case places == 0:
+		k.Header = "X-Api-Key"
+	case places > 1:
+		errs = append(errs, errors.New("header: give one of header, query and cookie"))
+	}
+	if k.Prefix != "" && k.Header == "" {
+		errs = append(errs, errors.New("prefix: goes with header only"))
+	}
+	return k, errors.Join(errs...)
+}
+
+func (k *apiKey) Apply(ctx context.Context, req *http.Request) (Grant, error) {
+	g := Grant{Scheme: "api_key"}
+	if err := k.allows(req); err != nil {
+		return g, err
+	}
+	v, err := reveal(ctx, "key", k.Key)
+	if err != nil {
+		return g, err
+	}
+	g.Readings, g.Notes = aged(ctx, k.Key, "key"), due(ctx, k.Key, k.RotateEvery)
+	for _, problem := range evidence.LintCredential(v.Expose()) {
+		g.Notes = append(g.Notes, evidence.Note{Code: "credential_malformed", Detail: "the key " + problem})
+	}
+	if k.Pattern != "" && !strings.HasPrefix(v.Expose(), k.Pattern) {
+		g.Notes = append(g.Notes, evidence.Note{Code: "wrong_environment", Detail: "the key does not begin with " + k.Pattern + ", as keys of this environment do"})
+	}
+	if req.URL.Host == "" {
+		return g, nil
+	}
+	if g.ID, err = k.admit(v.Expose()); err != nil {
+		return g, err
+	}
+	switch key := strings.TrimSpace(v.Expose()); {
+	case k.Query != "":
+		q := req.URL.Query()
+		q.Set(k.Query, key)
+		req.URL.RawQuery = q.Encode()
+	case k.Cookie != "":
+		req.AddCookie(&http.Cookie{Name: k.Cookie, Value: key})
+	default:
+		req.Header.Set(k.Header, k.Prefix+key)
+	}
+	return g, nil
+}
+
+func (k *apiKey) Settle(g Grant, o Outcome) bool { k.settle(g, o); return false }
+func (k *apiKey) ClientCertificate(context.Context) (*tls.Certificate, error) {
+	return nil, nil
+}
+
+func (k *apiKey) Status() Status {
+	return Status{Kind: "api_key", Scheme: "api_key", Gate: k.state(), Origin: k.Origins}
+}

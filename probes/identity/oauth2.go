@@ -1,0 +1,266 @@
+package identity
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/authvigil/authvigil/agent/secret"
+	"github.com/authvigil/authvigil/probes/evidence"
+	"github.com/authvigil/authvigil/probes/wire"
+)
+
+// oauth asks an authorization server for tokens (RFC 6749) and sends them as bearer tokens.
+type oauth struct {
+	Grant         string            `koanf:"grant" help:"client_credentials or password; default client_credentials"`
+	TokenURL      string            `koanf:"token_url" help:"token endpoint; this or issuer is required"`
+	Issuer        string            `koanf:"issuer" help:"issuer, whose metadata names the token endpoint (OpenID Connect Discovery, RFC 8414)"`
+	ClientID      string            `koanf:"client_id" help:"client id; required"`
+	ClientSecret  secret.Ref        `koanf:"client_secret" help:"client secret; required for the client authentications basic and post"`
+	ClientAuth    string            `koanf:"client_auth" help:"how the client proves itself: basic (client_secret_basic), post (client_secret_post) or none; it is never guessed, because guessing asks twice; default basic"`
+	Scopes        []string          `koanf:"scopes" help:"scopes to ask for"`
+	Audience      string            `koanf:"audience" help:"parameter audience, which some servers want in place of scopes"`
+	Resource      []string          `koanf:"resource" help:"parameter resource, once for each (RFC 8707)"`
+	Parameters    map[string]string `koanf:"parameters" help:"further parameters of the token request"`
+	Username      string            `koanf:"username" help:"for grant password"`
+	Password      secret.Ref        `koanf:"password" help:"for grant password"`
+	RefreshAhead  time.Duration     `koanf:"refresh_ahead" help:"how long before its end a token is replaced; default 5m, or a fifth of its life where that is shorter"`
+	RotateEvery   time.Duration     `koanf:"rotate_every" help:"age at which the client secret should have been replaced, such as 90d"`
+	common        `koanf:",squash"`
+	wire.Settings `koanf:",squash"`
+
+	client *wire.Client
+	tokens *shared
+	style  oauth2.AuthStyle
+
+	mu       sync.Mutex // owns what follows
+	endpoint string     // token endpoint, from the metadata
+	looked   time.Time
+}
+
+// metadataLife is how long the token endpoint that an issuer's metadata names is believed.
+const metadataLife = time.Hour
+
+// maxTokenAnswer is how much of an answer of a token endpoint is read.
+const maxTokenAnswer = 1 << 20
+
+func newOAuth2(decode func(any) error, env Env) (Identity, error) {
+	o := &oauth{Grant: "client_credentials", ClientAuth: "basic"}
+	if err := decode(o); err != nil {
+		return nil, err
+	}
+	var errs []error
+	wrong := func(found bool, format string, args ...any) {
+		if found {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	wrong(o.TokenURL == "" && o.Issuer == "", "token_url: is missing (or give issuer)")
+	wrong(o.TokenURL != "" && o.Issuer != "", "token_url: give either token_url or issuer")
+	wrong(o.TokenURL != "" && !goodURL(o.TokenURL), "token_url: is no http or https URL without user name")
+	wrong(o.Issuer != "" && !goodURL(o.Issuer), "issuer: is no http or https URL without user name")
+	wrong(o.ClientID == "", "client_id: is missing")
+	switch o.ClientAuth {
+	case "basic":
+		o.style = oauth2.AuthStyleInHeader
+	case "post":
+		o.style = oauth2.AuthStyleInParams
+	case "none":
+	default:
+		wrong(true, "client_auth: %q is none of basic, post, none", o.ClientAuth)
+	}
+	wrong(o.ClientAuth != "none" && o.ClientSecret.IsZero(), "client_secret: is missing")
+	switch o.Grant {
+	case "client_credentials":
+	case "password":
+		wrong(o.Username == "" || o.Password.IsZero(), "username: grant password needs username and password")
+	default:
+		wrong(true, "grant: %q is none of client_credentials, password", o.Grant)
+	}
+	for _, name := range sortedNames(o.Parameters) {
+		wrong(reserved[name], "parameters: %s has a key of its own", name)
+	}
+	client, err := wire.New(env.Net, o.Settings)
+	if err != nil {
+		errs = append(errs, err)
+	}
+	o.client = client
+	o.tokens = newShared(env, o.obtain)
+	o.tokens.ahead = o.RefreshAhead
+	return o, errors.Join(errs...)
+}
+
+// reserved are parameters of a token request that have a key of their own.
+var reserved = map[string]bool{"grant_type": true, "client_id": true, "client_secret": true, "scope": true, "username": true, "password": true}
+
+func sortedNames(m map[string]string) []string {
+	v := url.Values{}
+	for name := range m {
+		v.Set(name, "")
+	}
+	var names []string
+	for part := range strings.SplitSeq(v.Encode(), "&") {
+		if name, _, _ := strings.Cut(part, "="); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func goodURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != "" && u.User == nil
+}
+
+func (o *oauth) Apply(ctx context.Context, req *http.Request) (Grant, error) {
+	if err := o.allows(req); err != nil {
+		return Grant{Scheme: "bearer"}, err
+	}
+	token, g, err := o.tokens.get(ctx)
+	g.Scheme = "bearer"
+	if !o.ClientSecret.IsZero() {
+		g.Readings = append(g.Readings, aged(ctx, o.ClientSecret, "client_secret")...)
+		g.Notes = append(g.Notes, due(ctx, o.ClientSecret, o.RotateEvery)...)
+	}
+	if err != nil {
+		return g, err
+	}
+	req.Header.Set("Authorization", "Bearer "+token.text.Expose())
+	return g, nil
+}
+
+func (o *oauth) Settle(g Grant, outcome Outcome) bool { o.tokens.settle(g, outcome); return false }
+
+func (o *oauth) ClientCertificate(context.Context) (*tls.Certificate, error) { return nil, nil }
+
+func (o *oauth) Status() Status {
+	issuer := o.Issuer
+	if issuer == "" {
+		if u, err := url.Parse(o.TokenURL); err == nil {
+			issuer = wire.ShowURL(&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path})
+		}
+	}
+	return Status{Kind: "oauth2", Scheme: "bearer", Issuer: issuer, Gate: o.tokens.state(), Origin: o.Origins}
+}
+
+// obtain makes one token request.
+func (o *oauth) obtain(ctx context.Context) (got obtained, exchanges []evidence.Exchange, chain *evidence.Chain, err error) {
+	endpoint, found, err := o.findEndpoint(ctx)
+	if found != nil {
+		exchanges, chain = append(exchanges, found.Exchange), found.Chain
+	}
+	if err != nil {
+		return got, exchanges, chain, err
+	}
+	req, err := o.request(ctx, endpoint)
+	if err != nil {
+		return got, exchanges, chain, err
+	}
+	answer, err := o.client.Ask(ctx, wire.Question{Request: req, Stage: evidence.StageToken, Purpose: evidence.Obtain, Scheme: "client_" + o.ClientAuth, MaxBody: maxTokenAnswer, Expected: func(status int) bool { return status == http.StatusOK }})
+	exchanges = append(exchanges, answer.Exchange)
+	if answer.Chain != nil && len(answer.Chain.Facets) > 0 {
+		chain = answer.Chain
+	}
+	if err != nil {
+		return got, exchanges, chain, err
+	}
+	got, err = readToken(answer, &exchanges[len(exchanges)-1])
+	return got, exchanges, chain, err
+}
+
+func (o *oauth) request(ctx context.Context, endpoint string) (*http.Request, error) {
+	form := url.Values{"grant_type": {o.Grant}}
+	set := func(name, value string) {
+		if value != "" {
+			form.Set(name, value)
+		}
+	}
+	set("scope", strings.Join(o.Scopes, " "))
+	set("audience", o.Audience)
+	form["resource"] = o.Resource
+	for name, value := range o.Parameters {
+		form.Set(name, value)
+	}
+	if o.Grant == "password" {
+		password, err := reveal(ctx, "password", o.Password)
+		if err != nil {
+			return nil, err
+		}
+		set("username", o.Username)
+		set("password", password.Expose())
+	}
+	var credential secret.Value
+	if o.ClientAuth != "none" {
+		var err error
+		if credential, err = reveal(ctx, "client_secret", o.ClientSecret); err != nil {
+			return nil, err
+		}
+	}
+	if o.style != oauth2.AuthStyleInHeader {
+		set("client_id", o.ClientID)
+		set("client_secret", credential.Expose())
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, &evidence.Fault{Stage: evidence.StageConfig, Symptom: evidence.SymptomUnknown, Err: errors.New("the token request cannot be built")}
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	if o.style == oauth2.AuthStyleInHeader { // RFC 6749 section 2.3.1: both are form-encoded first
+		req.SetBasicAuth(url.QueryEscape(o.ClientID), url.QueryEscape(credential.Expose()))
+		secret.Remember(strings.TrimPrefix(req.Header.Get("Authorization"), "Basic "))
+	}
+	return req, nil
+}
+
+// findEndpoint gives the token endpoint; where an issuer was configured, as its metadata says. The answer is given when
+// the metadata was asked for.
+func (o *oauth) findEndpoint(ctx context.Context) (string, *wire.Answer, error) {
+	if o.TokenURL != "" {
+		return o.TokenURL, nil, nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.endpoint != "" && time.Since(o.looked) < metadataLife {
+		return o.endpoint, nil, nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(o.Issuer, "/")+"/.well-known/openid-configuration", nil)
+	if err != nil {
+		return "", nil, &evidence.Fault{Stage: evidence.StageConfig, Symptom: evidence.SymptomUnknown, Err: errors.New("the issuer's metadata has no address")}
+	}
+	answer, err := o.client.Ask(ctx, wire.Question{Request: req, Stage: evidence.StageDiscovery, Purpose: evidence.AskIssuer, MaxBody: 256 << 10, Expected: func(status int) bool { return status == http.StatusOK }})
+	if err != nil {
+		return "", &answer, err
+	}
+	bad := func(code, format string, args ...any) error {
+		return &evidence.Fault{Stage: evidence.StageDiscovery, Symptom: evidence.SymptomIssuer, Code: code, Err: fmt.Errorf(format, args...)}
+	}
+	if answer.Exchange.Status != http.StatusOK {
+		return "", &answer, bad(fmt.Sprint(answer.Exchange.Status), "the issuer's metadata answered %d", answer.Exchange.Status)
+	}
+	var metadata struct {
+		Issuer        string `json:"issuer"`
+		TokenEndpoint string `json:"token_endpoint"`
+	}
+	switch err := json.Unmarshal(answer.Body, &metadata); {
+	case err != nil:
+		return "", &answer, bad("not_json", "the issuer's metadata is no JSON document")
+	case metadata.Issuer != o.Issuer: // byte for byte, OpenID Connect Discovery section 4.3
+		return "", &answer, bad("issuer_mismatch", "the metadata is that of issuer %s, not of %s", evidence.Clean(metadata.Issuer, 256), o.Issuer)
+	case !goodURL(metadata.TokenEndpoint):
+		return "", &answer, bad("no_token_endpoint", "the issuer's metadata names no token endpoint")
+	case strings.HasPrefix(o.Issuer, "https:") && !strings.HasPrefix(metadata.TokenEndpoint, "https:"):
+		return "", &answer, bad("insecure_endpoint", "the issuer's metadata names a token endpoint without TLS; no secret is sent there")
+	}
+	o.endpoint, o.looked = metadata.TokenEndpoint, time.Now()
+	return o.endpoint, &answer, nil
+}
