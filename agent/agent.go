@@ -38,7 +38,7 @@ type Agent struct {
 	mu      sync.Mutex // owns what follows
 	world   *world
 	watches map[string]*watch
-	gates   map[string]*pace.Gate // by endpoint
+	gates   map[string]*pace.Gate // by endpoint and identity, see gateOf
 	running context.Context       // that Run was given, while it runs; watches started by Reload live in it
 	group   sync.WaitGroup
 
@@ -92,7 +92,7 @@ func (a *Agent) start(b *builtProbe) {
 
 // watchOf makes a watch with the gate of its endpoint; the agent's mutex is held.
 func (a *Agent) watchOf(b *builtProbe) *watch {
-	key := b.about.Endpoint
+	key := gateOf(b)
 	if a.gates[key] == nil {
 		a.gates[key] = pace.NewGate(pace.Policy{}, a.env.Jitter)
 	}
@@ -101,6 +101,12 @@ func (a *Agent) watchOf(b *builtProbe) *watch {
 		w.who = id.Identity
 	}
 	return w
+}
+
+// gateOf names the gate that a probe goes through. It stands before an endpoint as one identity sees it, because a server
+// that refuses one credential must not keep the others from being asked with.
+func gateOf(b *builtProbe) string {
+	return (&Observation{About: b.about}).GateName()
 }
 
 // A Diff says what a reload changed.
@@ -204,7 +210,7 @@ func (a *Agent) swap(w *world, d Diff) {
 	}
 	used := map[string]bool{}
 	for _, b := range w.probes {
-		used[b.about.Endpoint] = true
+		used[gateOf(b)] = true
 	}
 	maps.DeleteFunc(a.gates, func(key string, _ *pace.Gate) bool { return !used[key] })
 }

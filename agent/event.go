@@ -25,6 +25,14 @@ type Observation struct {
 	Fault    *evidence.Fault // nil: all is as expected
 }
 
+// GateName names the gate of the endpoint that the probe goes through.
+func (o *Observation) GateName() string {
+	if o.About.Identity == "" {
+		return o.About.Endpoint
+	}
+	return o.About.Endpoint + " as " + o.About.Identity
+}
+
 // Outcome is what a run counts as.
 type Outcome string
 

@@ -136,7 +136,7 @@ func (p *Prometheus) shownFor(ev *agent.Event) *shown {
 		for _, outcome := range []string{"accepted", "refused"} {
 			p.keep(s, "auth_retries_total", 0, true, s.labels[0], label{"outcome", outcome})
 		}
-		for i, name := range []string{ev.About.Endpoint, ev.About.Identity} {
+		for i, name := range []string{ev.GateName(), ev.About.Identity} {
 			if name != "" {
 				s.gates[i] = name
 				p.gates[scopes[i]+name]++
@@ -145,7 +145,7 @@ func (p *Prometheus) shownFor(ev *agent.Event) *shown {
 		p.runs.WithLabelValues(ev.Kind)
 		if ev.About.Origin != "" && ev.Kind == "http" {
 			for _, code := range []string{"401", "403"} {
-				p.family("refused_total").add([]label{{"source", "probe"}, {"endpoint", ev.About.Endpoint}, {"code", code}}, 0)
+				p.keep(s, "refused_total", 0, true, label{"source", "probe"}, s.labels[2], label{"code", code})
 			}
 		}
 	}
@@ -213,7 +213,7 @@ func (p *Prometheus) showExchanges(s *shown, ev *agent.Event) {
 		case evidence.StageAPI:
 			api += max(x.Took-x.Timing.Resolve-x.Timing.Connect-x.Timing.TLS, 0)
 			if x.Status == http.StatusUnauthorized || x.Status == http.StatusForbidden {
-				p.family("refused_total").add([]label{{"source", "probe"}, {"endpoint", ev.About.Endpoint}, {"code", code}}, 1)
+				p.keep(s, "refused_total", 1, true, label{"source", "probe"}, s.labels[2], label{"code", code})
 			}
 		}
 		if x.Purpose == evidence.WithFreshGrant {
@@ -352,11 +352,6 @@ func (p *Prometheus) drop(s *shown) {
 		}
 		p.family("gate_retry_timestamp_seconds").remove(keyOf([]label{scope, name}))
 		p.family("gate_trips_total").remove(keyOf([]label{scope, name}))
-		if i == 0 {
-			for _, code := range []string{"401", "403"} {
-				p.family("refused_total").remove(keyOf([]label{{"source", "probe"}, {"endpoint", name.value}, {"code", code}}))
-			}
-		}
 	}
 }
 

@@ -44,6 +44,7 @@ var tlsRows = []row{
 		return f.alert("bad certificate", "expired certificate", "unknown certificate", "unknown certificate authority", "certificate expired", "certificate unknown", "certificate revoked", "unsupported certificate", "access denied", "unknown ca", "revoked certificate") && (f.scheme == "mtls" || f.transportSays("remote error", "alert"))
 	}},
 	{cause: TLSClientCertRequired, weight: 89, all: of(cClientCert), any: of(cMissing, cNotFound), not: of(cInvalid, cExpired), when: notRemoteCert},
+	{cause: TLSClientCertRequired, weight: 88, any: of(cClientCert), not: of(cInvalid, cExpired), when: func(f *facts) bool { return f.says("no required ssl certificate was sent") || f.status == 496 }},
 	{cause: TLSClientCertRejected, weight: 87, all: of(cClientCert), any: of(cInvalid, cExpired, cRevoked, cDenied, cMismatch, cUntrusted), when: notRemoteCert},
 	{cause: TLSClientCertRejected, weight: 82, all: of(cCert), any: of(cInvalid, cExpired, cRevoked, cDenied, cMismatch, cUntrusted, cNotFound), when: func(f *facts) bool { return f.status != 0 && f.scheme == "mtls" }},
 	{cause: TLSClientCertRejected, weight: 85, when: func(f *facts) bool {

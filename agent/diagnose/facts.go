@@ -224,8 +224,15 @@ func (f *facts) because() (lines []string) {
 	if f.words.html && f.words.title != "" {
 		add("the body is an HTML page titled %q", f.words.title)
 	}
-	if f.fault != nil && f.x == nil && f.transport == "" {
+	if f.fault != nil && f.fault.Err != nil && f.transport == "" && (f.x == nil || f.status == 0) {
 		add("%s", f.fault.Error())
+	}
+	if ch := f.c.Sighting.Report.Chain; ch != nil {
+		for _, fc := range ch.Facets {
+			if fc.State == evidence.Fail && (f.fault == nil || f.fault.Err == nil || f.fault.Err.Error() != fc.Detail) {
+				add("%s: %s", fc.Name, fc.Detail)
+			}
+		}
 	}
 	switch {
 	case f.expired:

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/textproto"
 	"slices"
 	"strings"
 	"time"
@@ -93,7 +92,7 @@ func bodyText(raw json.RawMessage) string {
 func headerOf(m map[string]any) map[string][]string {
 	h := map[string][]string{}
 	for _, name := range slices.Sorted(maps.Keys(m)) {
-		key := textproto.CanonicalMIMEHeaderKey(name)
+		key := canonical(name)
 		switch v := m[name].(type) {
 		case string:
 			h[key] = append(h[key], evidence.Clean(v, 2048))
@@ -106,6 +105,22 @@ func headerOf(m map[string]any) map[string][]string {
 		}
 	}
 	return h
+}
+
+// canonical writes the name of a header field as Go does: Www-Authenticate. net/textproto would bring the network along.
+func canonical(name string) string {
+	upper := true
+	b := []byte(strings.TrimSpace(name))
+	for i, c := range b {
+		switch {
+		case upper && c >= 'a' && c <= 'z':
+			b[i] = c - 32
+		case !upper && c >= 'A' && c <= 'Z':
+			b[i] = c + 32
+		}
+		upper = c == '-'
+	}
+	return string(b)
 }
 
 // tokenOf reads claims; times may be relative to the moment of the call: exp_in_s, nbf_in_s, iat_in_s.

@@ -142,12 +142,12 @@ func (a *app) env(log *slog.Logger) agent.Env {
 
 // load reads the configuration and builds all of it.
 func (a *app) load(log *slog.Logger, observers ...agent.Observer) (*agent.Agent, *agent.Config, error) {
-	c, err := agent.Load(a.configFile, a.environ)
-	if err != nil {
+	c, wrong := agent.Load(a.configFile, a.environ)
+	ag, err := agent.New(c, a.env(log), observers...)
+	if err = errors.Join(wrong, err); err != nil {
 		return nil, c, err
 	}
-	ag, err := agent.New(c, a.env(log), observers...)
-	return ag, c, err
+	return ag, c, nil
 }
 
 // version reads what the build says of itself.

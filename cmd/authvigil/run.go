@@ -71,11 +71,8 @@ type service struct {
 // newDaemon reads the configuration and builds all of it; nothing is started when anything is wrong.
 func (a *app) newDaemon(log *slog.Logger) (*service, error) {
 	d := &service{app: a, log: log, ready: make(chan struct{})}
-	c, err := agent.Load(a.configFile, a.environ)
-	if err == nil {
-		err = d.build(c, a.env(log))
-	}
-	if err != nil {
+	c, wrong := agent.Load(a.configFile, a.environ)
+	if err := errors.Join(wrong, d.build(c, a.env(log))); err != nil {
 		return nil, exit{exitConfig, err}
 	}
 	d.reload = func() error { return d.reloadFile() }
@@ -199,9 +196,12 @@ func (d *service) signals(ctx context.Context) error {
 
 // reloadFile reads the configuration again. A bad one changes nothing, and is said on the page, in the metrics and the log.
 func (d *service) reloadFile() error {
-	c, err := agent.Load(d.app.configFile, d.app.environ)
 	var diff agent.Diff
-	if err == nil {
+	c, err := agent.Load(d.app.configFile, d.app.environ)
+	if err != nil {
+		_, more := d.agent.Compare(c) // every error at once, and nothing changed
+		err = errors.Join(err, more)
+	} else {
 		diff, err = d.agent.Reload(c)
 	}
 	d.prometheus.Reloaded(err == nil, time.Now())

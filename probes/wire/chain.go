@@ -88,11 +88,20 @@ func judgeName(leaf *x509.Certificate, name string) evidence.Facet {
 func judgeTrust(presented []*x509.Certificate, roots *x509.CertPool, now time.Time, verifiedEnd *time.Time) evidence.Facet {
 	f := evidence.Facet{Name: "trust", State: evidence.OK}
 	leaf := presented[0]
-	at := now
-	if judgeTime(leaf, now).State != evidence.OK {
-		at = leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 2)
+	moments := []time.Time{now}
+	if judgeTime(leaf, now).State != evidence.OK { // at a moment of its own life, so that its dates do not hide its trust
+		moments = []time.Time{leaf.NotAfter, leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 2), leaf.NotBefore}
 	}
-	chains, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: at, Intermediates: pool(presented[1:]), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	var (
+		chains [][]*x509.Certificate
+		at     time.Time
+		err    error
+	)
+	for _, at = range moments {
+		if chains, err = leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: at, Intermediates: pool(presented[1:]), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err == nil {
+			break
+		}
+	}
 	if err == nil {
 		if verifiedEnd != nil {
 			*verifiedEnd = bestEnd(chains)
