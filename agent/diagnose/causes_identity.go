@@ -47,6 +47,7 @@ var protocolRows = []row{
 
 // identityRows: who asks, and what it may.
 var identityRows = []row{
+	{cause: MissingCredentials, weight: 91, when: func(f *facts) bool { return f.live() && f.scheme == "none" && f.status == 401 && !f.atIssuer }}, // whatever it says: nothing was sent
 	{cause: MissingCredentials, weight: 82, when: func(f *facts) bool { return f.scheme == "none" && f.status == 401 }},
 	{cause: MissingCredentials, weight: 70, when: func(f *facts) bool {
 		return f.scheme == "none" && f.status == 403 && !f.all.any(of(cGateway, cCSRF, cIP, cRate))

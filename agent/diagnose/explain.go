@@ -178,7 +178,8 @@ func (f *facts) culprit(c Cause) string {
 
 func (f *facts) issuerSuffers() bool {
 	w := f.c.World.SameIssuer
-	return f.atIssuer && f.c.Sighting.Issuer != "" && w.Identities >= several && w.OK == 0
+	worked := !f.c.Sighting.LastOK.IsZero() // a credential that never worked is more likely wrong itself
+	return worked && f.atIssuer && f.c.Sighting.Issuer != "" && w.Identities >= several && w.OK == 0
 }
 
 // whoseClock names the party whose clock is wrong: ours, unless ours is known to be right and the peer's is not.
