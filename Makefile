@@ -1,0 +1,48 @@
+# make help lists what there is.
+GO ?= go
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/authvigil
+IDP := $(CACHE)/idp
+
+.PHONY: help build run test race integration integration-deps bench eval fuzz check clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
+
+build: ## build ./authvigil
+	CGO_ENABLED=0 $(GO) build -trimpath -o authvigil ./cmd/authvigil
+
+run: build ## the daemon against its own sandbox on loopback
+	./authvigil demo
+
+test: ## all hermetic tests
+	$(GO) vet ./...
+	$(GO) test ./...
+
+race: ## the same with the race detector
+	$(GO) test -race ./...
+
+integration-deps:
+	packaging/integration-deps.sh $(IDP)
+
+integration: integration-deps ## the built program against real servers
+	$(GO) vet -tags integration ./...
+	AUTHVIGIL_IDP_MODULES=$(IDP) $(GO) test -tags integration -count=1 -timeout 20m -v ./cmd/authvigil/integration
+
+bench: ## benchmarks with their ratios
+	$(GO) test -run '^$$' -bench . -benchtime 1s ./agent/... ./probes/... ./exporters/...
+
+eval: ## verdicts on recorded failures
+	$(GO) test ./agent/diagnose -run TestEval -v
+
+fuzz: ## every fuzz target for a minute
+	packaging/fuzz.sh 60s
+
+check: ## format, vet, staticcheck, tidy, race tests
+	@test -z "$$(gofmt -l .)" || (gofmt -l .; exit 1)
+	$(GO) mod tidy -diff
+	$(GO) vet -tags integration ./...
+	$(GO) tool -modfile=packaging/tools.mod staticcheck ./...
+	$(GO) test -race -shuffle=on ./...
+
+clean: ## remove what was built
+	rm -rf authvigil dist

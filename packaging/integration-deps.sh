@@ -1,0 +1,21 @@
+#!/bin/sh
+# integration-deps.sh DIR: installs by name what the integration tests need; oidc-provider goes into DIR.
+set -eu
+dir=$1
+here=$(cd "$(dirname "$0")/.." && pwd)
+missing=
+for pair in prometheus:prometheus promtool:prometheus chronyd:chrony nginx:nginx openssl:openssl curl:curl node:nodejs npm:npm; do
+  command -v "${pair%%:*}" >/dev/null 2>&1 || [ -x "/usr/sbin/${pair%%:*}" ] || missing="$missing ${pair##*:}"
+done
+ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || missing="$missing faketime"
+if [ -n "$missing" ]; then
+  sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
+  $sudo apt-get update -q
+  # shellcheck disable=SC2086
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends $missing
+fi
+mkdir -p "$dir"
+if ! cmp -s "$here/cmd/authvigil/integration/testdata/package.json" "$dir/package.json" || [ ! -d "$dir/node_modules/oidc-provider" ]; then
+  cp "$here/cmd/authvigil/integration/testdata/package.json" "$dir/package.json"
+  (cd "$dir" && npm install --no-audit --no-fund --loglevel=error)
+fi
