@@ -88,25 +88,17 @@ func judgeName(leaf *x509.Certificate, name string) evidence.Facet {
 func judgeTrust(presented []*x509.Certificate, roots *x509.CertPool, now time.Time, verifiedEnd *time.Time) evidence.Facet {
 	f := evidence.Facet{Name: "trust", State: evidence.OK}
 	leaf := presented[0]
-	moments := []time.Time{now}
-	if judgeTime(leaf, now).State != evidence.OK { // at a moment of its own life, so that its dates do not hide its trust
-		moments = []time.Time{leaf.NotAfter, leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 2), leaf.NotBefore}
+	if judgeTime(leaf, now).State != evidence.OK { // its dates must not hide its trust: judge a copy that lives now
+		living := *leaf
+		living.NotBefore, living.NotAfter = now.Add(-time.Minute), now.Add(time.Minute)
+		leaf = &living
 	}
-	var (
-		chains [][]*x509.Certificate
-		at     time.Time
-		err    error
-	)
-	for _, at = range moments {
-		if chains, err = leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: at, Intermediates: pool(presented[1:]), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err == nil {
-			break
-		}
-	}
+	chains, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, Intermediates: pool(presented[1:]), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 	if err == nil {
-		if verifiedEnd != nil {
+		if verifiedEnd != nil && leaf == presented[0] {
 			*verifiedEnd = bestEnd(chains)
 		}
-		if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: at, Intermediates: pool(presented[1:])}); err != nil {
+		if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, Intermediates: pool(presented[1:])}); err != nil {
 			return evidence.Facet{Name: "key_usage", State: evidence.Fail, Code: "no_server_auth", Detail: "the certificate is not meant for servers (extended key usage lacks serverAuth)"}
 		}
 		return f

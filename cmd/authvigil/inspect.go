@@ -1,0 +1,236 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/authvigil/authvigil/agent"
+	"github.com/authvigil/authvigil/agent/secret"
+	"github.com/authvigil/authvigil/exporters"
+	"github.com/authvigil/authvigil/probes/evidence"
+	"github.com/authvigil/authvigil/probes/wire"
+)
+
+func inspectCommand(a *app) *cobra.Command {
+	c := &cobra.Command{Use: "inspect", Short: "Look at a token, a certificate or the clock"}
+	c.AddCommand(
+		&cobra.Command{Use: "token REF", Short: "Decode a token; REF is a file, -, env:NAME, file:PATH or credential:NAME", Args: cobra.ExactArgs(1), Example: "  authvigil inspect token file:/etc/authvigil/token\n  pbpaste | authvigil inspect token -", RunE: func(c *cobra.Command, args []string) error {
+			return a.inspectToken(c.Context(), args[0])
+		}},
+		&cobra.Command{Use: "cert HOST:PORT|FILE", Short: "Show and judge a certificate chain", Args: cobra.ExactArgs(1), Example: "  authvigil inspect cert api.example.com:443", RunE: func(c *cobra.Command, args []string) error {
+			return a.inspectCert(c.Context(), args[0])
+		}},
+		&cobra.Command{Use: "clock SERVER…", Short: "Compare the local clock with time servers", Args: cobra.MinimumNArgs(1), Example: "  authvigil inspect clock ntp1.example.com ntp2.example.com ntp3.example.com", RunE: func(c *cobra.Command, args []string) error {
+			return a.inspectProbe(c.Context(), fmt.Sprintf("kind = \"ntp\"\nservers = [\"%s\"]", strings.Join(args, "\", \"")))
+		}},
+	)
+	return c
+}
+
+// inspectToken decodes a token. It is never taken from the command line, where every user of the machine could read it.
+func (a *app) inspectToken(ctx context.Context, where string) error {
+	text, err := a.readToken(ctx, where)
+	if err != nil {
+		return exit{exitUsage, err}
+	}
+	t := evidence.DecodeToken(strings.TrimSpace(text))
+	t.Problems = append(t.Problems, evidence.LintCredential(strings.TrimRight(text, "\r\n"))...)
+	now := time.Now()
+	if !t.Expiry.IsZero() && !now.Before(t.Expiry) {
+		t.Problems = append(t.Problems, "ended "+wire.Span(now.Sub(t.Expiry))+" ago")
+	}
+	if t.NotBefore.After(now) {
+		t.Problems = append(t.Problems, "is not valid before "+wire.Span(t.NotBefore.Sub(now))+" from now")
+	}
+	if t.Issued.After(now.Add(time.Minute)) {
+		t.Problems = append(t.Problems, "was issued "+wire.Span(t.Issued.Sub(now))+" in the future: a clock is wrong")
+	}
+	if t.Signature == evidence.SignatureNone && t.Format == "jwt" {
+		t.Problems = append(t.Problems, "has no signature")
+	}
+	if a.output != "text" {
+		if err := writeJSON(a.stdout, map[string]any{"schema_version": exporters.SchemaVersion, "token": t}); err != nil {
+			return err
+		}
+	} else {
+		a.showToken(&t, now)
+	}
+	if len(t.Problems) > 0 {
+		return exit{code: exitFound}
+	}
+	return nil
+}
+
+func (a *app) readToken(ctx context.Context, where string) (string, error) {
+	switch scheme, _, _ := strings.Cut(where, ":"); {
+	case where == "-":
+		b, err := io.ReadAll(io.LimitReader(bufio.NewReader(a.stdin), 1<<20))
+		secret.Remember(strings.TrimSpace(string(b)))
+		return string(b), err
+	case scheme == "env" || scheme == "file" || scheme == "credential":
+		r, err := secret.Parse(where)
+		if err != nil {
+			return "", err
+		}
+		v, err := r.Reveal(ctx)
+		return v.Expose(), err
+	case strings.Count(where, ".") == 2 && strings.HasPrefix(where, "ey"):
+		return "", errors.New("a token on the command line is seen by every user of the machine; give a file, - or env:NAME")
+	}
+	path, err := filepath.Abs(where)
+	if err != nil {
+		return "", err
+	}
+	r, err := secret.Parse("file:" + path)
+	if err != nil {
+		return "", err
+	}
+	v, err := r.Reveal(ctx)
+	return v.Expose(), err
+}
+
+func (a *app) showToken(t *evidence.Token, now time.Time) {
+	w := tabwriter.NewWriter(a.stdout, 0, 4, 2, ' ', 0)
+	row := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(w, "%s\t%s\n", name, exporters.Show(value))
+		}
+	}
+	when := func(name string, at time.Time) {
+		if !at.IsZero() {
+			how := "in " + wire.Span(at.Sub(now))
+			if at.Before(now) {
+				how = wire.Span(now.Sub(at)) + " ago"
+			}
+			row(name, at.UTC().Format(time.RFC3339)+" ("+how+")")
+		}
+	}
+	row("format", t.Format)
+	row("algorithm", t.Alg)
+	row("key id", t.Kid)
+	row("type", t.Type)
+	row("issuer", t.Issuer)
+	row("audience", strings.Join(t.Audience, " "))
+	row("client", t.ClientID)
+	row("scopes", strings.Join(t.Scopes, " "))
+	when("issued", t.Issued)
+	when("not before", t.NotBefore)
+	when("ends", t.Expiry)
+	row("bound by", t.Bound)
+	for _, p := range t.Problems {
+		row("problem", p)
+	}
+	w.Flush()
+}
+
+func (a *app) inspectCert(ctx context.Context, what string) error {
+	if _, _, err := net.SplitHostPort(what); err == nil {
+		return a.inspectProbe(ctx, fmt.Sprintf("kind = \"certificate\"\naddress = %q", what))
+	}
+	b, err := os.ReadFile(what)
+	if err != nil {
+		return exit{exitUsage, fmt.Errorf("%q is neither host:port nor a file that can be read", what)}
+	}
+	var certs []*x509.Certificate
+	for rest := b; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return exit{exitFound, fmt.Errorf("%s: certificate %d cannot be read: %w", what, len(certs)+1, err)}
+		}
+		certs = append(certs, c)
+	}
+	if len(certs) == 0 {
+		return exit{exitUsage, fmt.Errorf("%s holds no certificate in PEM form", what)}
+	}
+	chain := wire.Describe(certs, "")
+	a.showChain(&chain)
+	if time.Now().After(certs[0].NotAfter) {
+		fmt.Fprintf(a.stdout, "problem: the certificate ended %s ago\n", wire.Span(time.Since(certs[0].NotAfter)))
+		return exit{code: exitFound}
+	}
+	return nil
+}
+
+// inspectProbe runs one probe that the command line describes.
+func (a *app) inspectProbe(ctx context.Context, settings string) error {
+	log, _, err := a.logger()
+	if err != nil {
+		return err
+	}
+	c, err := agent.Parse("command line", "[probe.look]\n"+settings+"\n")
+	if err != nil {
+		return exit{exitUsage, err}
+	}
+	ag, err := agent.New(c, a.env(log))
+	if err != nil {
+		return exit{exitUsage, err}
+	}
+	events, err := ag.Once(ctx, nil)
+	if err != nil {
+		return exit{exitUsage, err}
+	}
+	ev := &events[0]
+	if a.output != "text" {
+		if err := a.report(events); err != nil {
+			return err
+		}
+		return nil
+	}
+	if ev.Report.Chain != nil {
+		a.showChain(ev.Report.Chain)
+	}
+	if ev.Report.Clock != nil {
+		a.showClock(ev.Report.Clock)
+	}
+	for _, f := range ev.Findings {
+		a.finding(f, nil)
+	}
+	if ev.Fault != nil || len(ev.Findings) > 0 {
+		return exit{code: exitFound}
+	}
+	return nil
+}
+
+func (a *app) showChain(c *evidence.Chain) {
+	w := tabwriter.NewWriter(a.stdout, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "ROLE\tSUBJECT\tISSUER\tENDS\tKEY\tFINGERPRINT")
+	for _, cert := range c.Certificates {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", cert.Role, cert.Subject, cert.Issuer, cert.NotAfter.UTC().Format(time.RFC3339), cert.KeyType, cert.Fingerprint)
+	}
+	for _, f := range c.Facets {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Name, f.State, f.Detail)
+	}
+	w.Flush()
+}
+
+func (a *app) showClock(c *evidence.Clock) {
+	w := tabwriter.NewWriter(a.stdout, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "SOURCE\tSTATE\tLOCAL MINUS SOURCE\tBOUND\tROUND TRIP\tDETAIL")
+	for _, s := range c.Sources {
+		fmt.Fprintf(w, "%s\t%s\t%s\t± %s\t%s\t%s\n", s.Name, s.State, s.Skew.Round(time.Microsecond), s.Bound.Round(time.Microsecond), s.RTT.Round(time.Microsecond), s.Detail)
+	}
+	w.Flush()
+	if c.Confidence != evidence.NoConfidence {
+		fmt.Fprintf(a.stdout, "local clock minus true time: %s ± %s (%s)\n", c.Skew.Round(time.Microsecond), c.Bound.Round(time.Microsecond), c.Confidence)
+	}
+}
