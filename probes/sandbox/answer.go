@@ -148,7 +148,7 @@ func CutBody() http.Handler {
 		rw.Header().Set("Content-Length", "1000")
 		_, _ = io.WriteString(rw, `{"devices":[{"id":`)
 		_ = http.NewResponseController(rw).Flush()
-		abort(hijack(rw))
+		_ = underTLS(hijack(rw)).Close()
 	})
 }
 

@@ -83,15 +83,15 @@ func (a *API) serveSigV4(rw http.ResponseWriter, r *http.Request) {
 		fail("InvalidSignatureException", fmt.Sprintf("Signature expired: %s is now earlier than %s (%s - 5 min.)", stamp, now.Add(-signedWindow).Format("20060102T150405Z"), now.Format("20060102T150405Z")))
 	case when.Sub(now) > signedWindow:
 		fail("InvalidSignatureException", fmt.Sprintf("Signature not yet current: %s is still later than %s (%s + 5 min.)", stamp, now.Add(signedWindow).Format("20060102T150405Z"), now.Format("20060102T150405Z")))
-	case !hmac.Equal([]byte(p["signature"]), []byte(awsSignature(r, body, strings.Split(p["signedheaders"], ";"), scope, stamp))):
+	case !hmac.Equal([]byte(p["signature"]), []byte(awsSign(AWSSecret, r, body, strings.Split(p["signedheaders"], ";"), scope, stamp))):
 		fail("InvalidSignatureException", "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method.")
 	default:
 		a.welcome(rw, AWSKeyID)
 	}
 }
 
-// awsSignature is what AWS Signature Version 4 gives for a request ("Create a signed AWS API request" in the IAM guide).
-func awsSignature(r *http.Request, body []byte, headers, scope []string, stamp string) string {
+// awsSign gives the AWS Signature Version 4 of a request ("Create a signed AWS API request" in the IAM guide).
+func awsSign(secret string, r *http.Request, body []byte, headers, scope []string, stamp string) string {
 	var pairs []string
 	for name, values := range r.URL.Query() {
 		for _, value := range values {
@@ -117,7 +117,7 @@ func awsSignature(r *http.Request, body []byte, headers, scope []string, stamp s
 	}
 	canonical := strings.Join([]string{r.Method, strings.Join(segments, "/"), strings.Join(pairs, "&"), strings.Join(lines, ""), strings.Join(headers, ";"), payload}, "\n")
 	text := strings.Join([]string{"AWS4-HMAC-SHA256", stamp, strings.Join(scope[1:], "/"), hexSum([]byte(canonical))}, "\n")
-	key := []byte("AWS4" + AWSSecret)
+	key := []byte("AWS4" + secret)
 	for _, part := range scope[1:] {
 		key = mac(key, part)
 	}

@@ -25,7 +25,8 @@ type pipe struct {
 	chunks [][]byte
 	size   int
 	ended  bool  // the writer has finished: what is there may be read, then EOF
-	gone   error // the reader has gone: writes fail with it
+	gone   error // the reader has gone: writes fail with it, all but
+	grace  bool  // the first one, which is lost: a sender learns of it by the answer to what it sends, as over TCP
 	broken error // reads fail with it at once
 	read   limit
 	write  limit
@@ -124,6 +125,9 @@ func (p *pipe) put(b []byte) (n int, err error) {
 				p.push(b)
 			}
 			return len(b), nil // a packet may be lost, and nobody is told
+		case p.gone != nil && p.grace && !p.ended:
+			p.grace = false
+			return len(b), nil
 		case p.gone != nil:
 			return n, p.gone
 		case p.ended:
@@ -160,7 +164,7 @@ func (p *pipe) leave(gone, broken error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.gone == nil {
-		p.gone = gone
+		p.gone, p.grace = gone, gone == syscall.EPIPE
 	}
 	if broken != nil && p.broken == nil {
 		p.broken = broken
@@ -224,9 +228,7 @@ func (c *conn) shut(peer error) {
 	c.out.set(&c.out.write, time.Time{})
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
-	if c.out.gone == nil {
-		c.out.gone = net.ErrClosed
-	}
+	c.out.gone, c.out.grace = net.ErrClosed, false
 	c.out.change.Broadcast()
 }
 

@@ -60,6 +60,9 @@ func TestConn_closeLeavesWhatWasWritten(t *testing.T) {
 		if b, err := io.ReadAll(server); string(b) != "last words" || err != nil {
 			t.Errorf("read %q, %v", b, err)
 		}
+		if _, err := server.Write([]byte("lost")); err != nil {
+			t.Errorf("first Write to a closed end: %v", err)
+		}
 		if _, err := server.Write([]byte("too late")); !errors.Is(err, syscall.EPIPE) {
 			t.Errorf("Write to a closed end: %v, want EPIPE", err)
 		}

@@ -154,42 +154,36 @@ func (i *IdP) published() map[string]*ecdsa.PublicKey {
 	return set
 }
 
+// idpRoutes are the paths of the identity provider with the method that each wants.
+var idpRoutes = map[string]struct {
+	method string
+	serve  func(*IdP, http.ResponseWriter, *http.Request)
+}{
+	"/.well-known/openid-configuration":       {http.MethodGet, (*IdP).serveMetadata},
+	"/.well-known/oauth-authorization-server": {http.MethodGet, (*IdP).serveMetadata},
+	"/jwks":       {http.MethodGet, (*IdP).serveKeys},
+	"/token":      {http.MethodPost, (*IdP).serveToken},
+	"/introspect": {http.MethodPost, (*IdP).serveIntrospect},
+	"/revoke":     {http.MethodPost, (*IdP).serveRevoke},
+	"/authorize":  {http.MethodGet, (*IdP).serveAuthorize},
+	"/login":      {"", (*IdP).serveLogin},
+	"/userinfo":   {http.MethodGet, (*IdP).serveUserinfo},
+}
+
 func (i *IdP) serveHTTP(rw http.ResponseWriter, r *http.Request) {
-	method := http.MethodPost
-	switch r.URL.Path {
-	case "/login":
-		method = r.Method
-	case "/authorize", "/userinfo", "/jwks", "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server":
-		method = http.MethodGet
-	}
-	if r.Method != method {
-		rw.Header().Set("Allow", method)
-		http.Error(rw, "method not allowed", http.StatusMethodNotAllowed)
-		return
-	}
-	switch r.URL.Path {
-	case "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server":
-		i.serveMetadata(rw)
-	case "/jwks":
-		i.serveKeys(rw)
-	case "/token":
-		i.serveToken(rw, r)
-	case "/introspect":
-		i.serveIntrospect(rw, r)
-	case "/revoke":
-		i.serveRevoke(rw, r)
-	case "/authorize":
-		i.serveAuthorize(rw, r)
-	case "/login":
-		i.serveLogin(rw, r)
-	case "/userinfo":
-		i.serveUserinfo(rw, r)
-	default:
+	route, ok := idpRoutes[r.URL.Path]
+	switch {
+	case !ok:
 		http.NotFound(rw, r)
+	case route.method != "" && r.Method != route.method:
+		rw.Header().Set("Allow", route.method)
+		http.Error(rw, "method not allowed", http.StatusMethodNotAllowed)
+	default:
+		route.serve(i, rw, r)
 	}
 }
 
-func (i *IdP) serveMetadata(rw http.ResponseWriter) {
+func (i *IdP) serveMetadata(rw http.ResponseWriter, _ *http.Request) {
 	f := i.Faults()
 	issuer, endpoint := Issuer, Issuer+"/token"
 	if f.MetadataIssuer != "" {
@@ -221,7 +215,7 @@ func (i *IdP) serveMetadata(rw http.ResponseWriter) {
 	})
 }
 
-func (i *IdP) serveKeys(rw http.ResponseWriter) {
+func (i *IdP) serveKeys(rw http.ResponseWriter, _ *http.Request) {
 	f := i.Faults()
 	if f.KeySet != "" {
 		rw.Header().Set("Content-Type", "application/jwk-set+json")

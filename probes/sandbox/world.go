@@ -358,11 +358,16 @@ type served struct {
 
 type servedKey struct{}
 
-func withServed(ctx context.Context, c net.Conn) context.Context {
+// underTLS gives the connection that carries the TLS one, if it is one.
+func underTLS(c net.Conn) net.Conn {
 	if t, ok := c.(*tls.Conn); ok {
-		c = t.NetConn()
+		return t.NetConn()
 	}
-	return context.WithValue(ctx, servedKey{}, c)
+	return c
+}
+
+func withServed(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, servedKey{}, underTLS(c))
 }
 
 // CloseWrite ends the direction away from the server.
@@ -375,9 +380,7 @@ func (s *served) CloseWrite() error {
 
 // abort ends a connection by a reset.
 func abort(c net.Conn) {
-	if t, ok := c.(*tls.Conn); ok {
-		c = t.NetConn()
-	}
+	c = underTLS(c)
 	if s, ok := c.(*served); ok {
 		c = s.Conn
 	}
