@@ -172,8 +172,28 @@ func (f *facts) culprit(c Cause) string {
 	case blameNetwork:
 		return "network:" + hostOf(s)
 	default:
+		if ofServer(c) {
+			return serverOf(s)
+		}
 		return endpointOf(s)
 	}
+}
+
+// ofServer says whether a cause concerns a whole server, whatever the path that was asked.
+func ofServer(c Cause) bool {
+	switch c {
+	case NetworkUnreachable, Timeout, TLSCertExpired, TLSCertNotYetValid, TLSCertExpiring, TLSUntrustedChain, TLSIncompleteChain, TLSNameMismatch, TLSRevoked, TLSWeak, TLSRenewedNotDeployed:
+		return true
+	}
+	return false
+}
+
+// serverOf names the server as host:port.
+func serverOf(s *Sighting) string {
+	if _, address, found := strings.Cut(s.Origin, "://"); found {
+		return "endpoint:" + address
+	}
+	return endpointOf(s)
 }
 
 func (f *facts) issuerSuffers() bool {

@@ -66,6 +66,7 @@ type service struct {
 	ready      chan struct{}
 	listening  func(net.Addr)
 	reload     func() error
+	observers  []agent.Observer
 }
 
 // newDaemon reads the configuration and builds all of it; nothing is started when anything is wrong.
@@ -83,7 +84,7 @@ func (d *service) build(c *agent.Config, env agent.Env) (err error) {
 	v, revision, goVersion := version()
 	d.status = exporters.NewStatus(time.Now())
 	d.prometheus = exporters.NewPrometheus(v, revision, goVersion, func() agent.Health { return d.agent.Health() })
-	d.agent, err = agent.New(c, env, d.status, d.prometheus, &logging{d.log})
+	d.agent, err = agent.New(c, env, append([]agent.Observer{d.status, d.prometheus, &logging{d.log}}, d.observers...)...)
 	if err != nil {
 		return err
 	}
