@@ -151,7 +151,7 @@ func (k *kept) row(root string) rowView {
 	case agent.RunOK:
 		r.State, r.Class = "ok", "ok"
 	case agent.RunFault:
-		r.State, r.Class = "failing "+ago(ev.Failing), "bad"
+		r.State, r.Class = "failing for "+shortSpan(time.Since(ev.Failing)), "bad"
 	case agent.RunHeld:
 		r.State, r.Class = "held", "warn"
 	default:
