@@ -24,7 +24,8 @@ const (
 	AWSService = "execute-api"
 )
 
-// An API is the resource server at https://api.example.test. Its routes are listed in routes; each wants another proof.
+// An API is the resource server at https://api.example.test, and, with the same faults but those of the host, at PartnerHost
+// and MTLSHost. Its routes are listed in routes; each wants another proof.
 type API struct {
 	host *Host
 	idp  *IdP
@@ -47,7 +48,7 @@ type APIFaults struct {
 	StaleKeys bool
 	// WantIssuer and WantAudience are expected in tokens in place of Issuer and Audience.
 	WantIssuer, WantAudience string
-	// WantScope is a further scope that /v2/devices wants.
+	// WantScope is a further scope that /v2/devices wants, and /v2/orders does not.
 	WantScope string
 	// Terse answers 401 and 403 without a word on what is wrong.
 	Terse bool
@@ -74,6 +75,7 @@ var routes = map[string]func(*API, http.ResponseWriter, *http.Request){
 	"/v2/health":  (*API).serveOpen,    // none
 	"/v2/open":    (*API).serveOpen,    // none, and should want one
 	"/v2/devices": (*API).serveDevices, // token with devices:read, or devices:write to POST
+	"/v2/orders":  (*API).serveOrders,  // token with devices:read
 	"/v2/admin":   (*API).serveAdmin,   // token with admin, which no client has
 	"/basic":      (*API).serveBasic,   // basic authentication (RFC 7617)
 	"/digest":     (*API).serveDigest,  // digest authentication (RFC 7616)
@@ -91,6 +93,7 @@ func newAPI(w *World) *API {
 	h := http.HandlerFunc(a.serveHTTP)
 	a.host = w.Serve("https://"+APIHost, h)
 	w.Serve("http://"+APIHost, RedirectTo(http.StatusPermanentRedirect, "https://"+APIHost+"/"))
+	w.Serve("https://"+PartnerHost, h)
 	w.Serve("https://"+MTLSHost, h).asks = tls.RequireAndVerifyClientCert
 	return a
 }
@@ -228,6 +231,10 @@ func (a *API) serveDevices(rw http.ResponseWriter, r *http.Request) {
 		want = append(want, further)
 	}
 	a.serveToken(rw, r, want...)
+}
+
+func (a *API) serveOrders(rw http.ResponseWriter, r *http.Request) {
+	a.serveToken(rw, r, "devices:read")
 }
 
 func (a *API) serveAdmin(rw http.ResponseWriter, r *http.Request) { a.serveToken(rw, r, "admin") }

@@ -42,7 +42,7 @@ type signingKey struct {
 type IdPFaults struct {
 	Faults
 
-	// Lifetime of access tokens; 0: one hour.
+	// Lifetime of access tokens; 0: that of the client, which is mostly one hour.
 	Lifetime time.Duration
 	// RefreshLifetime of refresh tokens; 0: 30 days.
 	RefreshLifetime time.Duration

@@ -33,6 +33,14 @@ const (
 	WebID       = "web"
 	WebSecret   = "web-secret-Ym1cF0sGt8"
 	RedirectURI = "https://app.example.test/callback"
+	// OrdersID and ReportsID get tokens that live for DemoLifetime only, so that trouble at the issuer is soon felt.
+	OrdersID      = "orders"
+	OrdersSecret  = "orders-secret-Tx2dVk7hMb"
+	ReportsID     = "reports"
+	ReportsSecret = "reports-secret-Jr6wQz1yCn"
+	DemoLifetime  = 20 * time.Second
+	// PartnerID holds a fixed token, see Mint; it cannot ask for one.
+	PartnerID = "partner"
 	// User and Password are those of a person, for the grant password, the login form, basic and digest authentication.
 	User     = "alice"
 	Password = "correct horse: bättery & staple"
@@ -43,11 +51,12 @@ type Client struct {
 	ID, Secret   string
 	NextSecret   string           // accepted as well, during a rotation
 	Key          crypto.PublicKey // for private_key_jwt and the grant jwt-bearer
-	Auth         []string         // ways to prove itself; empty: any that uses the secret
+	Auth         []string         // ways to prove itself; empty: any that fits what is set above
 	Grants       []string         // grants it may use; empty: all
 	Scopes       []string         // scopes it may ask for; it gets all of them when it asks for none
 	Audiences    []string         // audiences it may ask for beside Audience
-	RedirectURIs []string         //
+	RedirectURIs []string         // accepted at the authorization endpoint
+	Lifetime     time.Duration    // of its access tokens, when no fault says otherwise; 0: one hour
 	Disabled     bool             // switched off
 	SecretEnded  bool             // the secret has run out, and the answer says so
 	MustUseDPoP  bool             // tokens are bound to a key
@@ -65,6 +74,9 @@ func firstClients() []Client {
 	return []Client{
 		{ID: ClientID, Secret: ClientSecret, Key: &clientKey.PublicKey, Scopes: devices, Audiences: other, RedirectURIs: []string{RedirectURI}},
 		{ID: SpecialID, Secret: SpecialSecret, Scopes: devices},
+		{ID: OrdersID, Secret: OrdersSecret, Scopes: []string{"devices:read"}, Lifetime: DemoLifetime},
+		{ID: ReportsID, Secret: ReportsSecret, Scopes: []string{"devices:read"}, Lifetime: DemoLifetime},
+		{ID: PartnerID, Grants: []string{"none"}, Scopes: []string{"devices:read"}, Lifetime: 30 * 24 * time.Hour},
 		{ID: GuestID, Secret: GuestSecret, Scopes: []string{"profile"}, Grants: []string{"client_credentials"}},
 		{ID: KeyID, Key: &clientKey.PublicKey, Auth: []string{"private_key_jwt"}, Scopes: devices},
 		{ID: TLSID, Auth: []string{"tls_client_auth"}, Scopes: devices},

@@ -244,6 +244,9 @@ func (i *IdP) issue(t *token, answer map[string]any) map[string]any {
 func (i *IdP) mint(t *token, change func(claims map[string]any)) string {
 	f := i.Faults()
 	life := f.Lifetime
+	if c, _ := i.client(t.client); c != nil && life == 0 {
+		life = c.Lifetime
+	}
 	if life == 0 {
 		life = time.Hour
 	}
@@ -317,12 +320,17 @@ func (i *IdP) Consent(client string) string {
 }
 
 // Revoke withdraws all tokens of a client: access tokens, refresh tokens and codes.
-func (i *IdP) Revoke(client string) {
+func (i *IdP) Revoke(client string) { i.setRevoked(client, true) }
+
+// Reinstate takes Revoke back, which no real issuer does.
+func (i *IdP) Reinstate(client string) { i.setRevoked(client, false) }
+
+func (i *IdP) setRevoked(client string, revoked bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	for _, t := range i.tokens {
 		if t.client == client {
-			t.revoked = true
+			t.revoked = revoked
 		}
 	}
 }

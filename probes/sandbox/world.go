@@ -22,14 +22,15 @@ import (
 
 // Names of the hosts that every World has.
 const (
-	AuthHost = "auth.example.test" // the identity provider, https
-	APIHost  = "api.example.test"  // the API, https; http on port 80 redirects there
-	MTLSHost = "mtls.example.test" // the same API, where a client certificate is required
-	PKIHost  = "pki.example.test"  // CRL, OCSP and issuer certificates, http
-	EvilHost = "evil.example.test" // a stranger, http and https: accepts everything and remembers it
-	NTPHost1 = "ntp1.example.test" // time servers, udp port 123
-	NTPHost2 = "ntp2.example.test"
-	NTPHost3 = "ntp3.example.test"
+	AuthHost    = "auth.example.test"    // the identity provider, https
+	APIHost     = "api.example.test"     // the API, https; http on port 80 redirects there
+	PartnerHost = "partner.example.test" // the same API under another name, so that it can fail alone
+	MTLSHost    = "mtls.example.test"    // the same API, where a client certificate is required
+	PKIHost     = "pki.example.test"     // CRL, OCSP and issuer certificates, http
+	EvilHost    = "evil.example.test"    // a stranger, http and https: accepts everything and remembers it
+	NTPHost1    = "ntp1.example.test"    // time servers, udp port 123
+	NTPHost2    = "ntp2.example.test"
+	NTPHost3    = "ntp3.example.test"
 )
 
 // A World is a small internet. It is safe for concurrent use. Close it when done.
