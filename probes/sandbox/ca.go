@@ -12,7 +12,6 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
-	"net/http"
 	"sync"
 	"time"
 )
@@ -24,6 +23,7 @@ type Certificate struct {
 	For                 string    // another name than the host's own
 	Chain               Chain     // how it is vouched for
 	Revoked             bool      // listed in the CRL and by the OCSP responder of PKIHost
+	Staple              Staple    // what the host says of it by itself
 	WeakKey             bool      // RSA of 1024 bits
 	Edition             int       // another number makes another certificate, such as after a renewal
 }
@@ -45,8 +45,8 @@ const leafLife = 90 * 24 * time.Hour
 // An authority issues the certificates of a World, with times around its making, so that they fit a bubble's clock too.
 type authority struct {
 	root, intermediate, stale, foreignRoot, foreign *signer
-	made                                            time.Time
-	local                                           bool // leaves hold 127.0.0.1 and localhost, too
+	made                                            time.Time // the moment around which certificates are good
+	local                                           bool      // leaves hold 127.0.0.1 and localhost, too
 
 	mu      sync.Mutex // owns what follows
 	serial  int64
@@ -140,6 +140,7 @@ func (a *authority) issue(name string, c Certificate, client bool) tls.Certifica
 		NotAfter:              a.made.Add(leafLife),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		OCSPServer:            []string{"http://" + PKIHost + "/ocsp"},
 		CRLDistributionPoints: []string{"http://" + PKIHost + "/intermediate.crl"},
 		IssuingCertificateURL: []string{"http://" + PKIHost + "/intermediate.cer"},
 	}
@@ -178,11 +179,13 @@ func (a *authority) issue(name string, c Certificate, client bool) tls.Certifica
 	}
 	leaf := a.sign(template, key, by)
 	if c.Revoked {
-		a.mu.Lock()
-		a.revoked = append(a.revoked, x509.RevocationListEntry{SerialNumber: leaf.cert.SerialNumber, RevocationTime: time.Now(), ReasonCode: 1})
-		a.mu.Unlock()
+		a.revoke(leaf.cert.SerialNumber)
 	}
-	return tls.Certificate{Certificate: append([][]byte{leaf.cert.Raw}, chain...), PrivateKey: key, Leaf: leaf.cert}
+	made := tls.Certificate{Certificate: append([][]byte{leaf.cert.Raw}, chain...), PrivateKey: key, Leaf: leaf.cert}
+	if c.Staple != NoStaple {
+		made.OCSPStaple = a.ocspAnswer(leaf.cert.SerialNumber, c.Staple == StaleStaple)
+	}
+	return made
 }
 
 // ClientCertificate issues a certificate for a client of this name.
@@ -204,27 +207,4 @@ func PEM(c tls.Certificate) (certificate, key []byte) {
 
 func pemOf(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
-}
-
-// servePKI answers as an authority's web server.
-func (w *World) servePKI(rw http.ResponseWriter, r *http.Request) {
-	switch r.URL.Path {
-	case "/intermediate.cer":
-		rw.Header().Set("Content-Type", "application/pkix-cert")
-		_, _ = rw.Write(w.ca.intermediate.cert.Raw)
-	case "/intermediate.crl":
-		now := w.Host(PKIHost).now()
-		w.ca.mu.Lock()
-		list := &x509.RevocationList{Number: big.NewInt(now.Unix()), ThisUpdate: now.Add(-time.Hour), NextUpdate: now.Add(24 * time.Hour), RevokedCertificateEntries: w.ca.revoked}
-		w.ca.mu.Unlock()
-		der, err := x509.CreateRevocationList(rand.Reader, list, w.ca.intermediate.cert, w.ca.intermediate.key)
-		if err != nil {
-			http.Error(rw, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		rw.Header().Set("Content-Type", "application/pkix-crl")
-		_, _ = rw.Write(der)
-	default:
-		http.NotFound(rw, r)
-	}
 }

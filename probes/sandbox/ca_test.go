@@ -4,11 +4,15 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/ocsp"
 )
 
 func TestCertificate_faults(t *testing.T) {
@@ -60,7 +64,7 @@ func leafOf(t *testing.T, w *World, host string) *x509.Certificate {
 }
 
 func TestCertificate_goodOnesThatDiffer(t *testing.T) {
-	w, v := world(t)
+	w, _ := world(t)
 	soon := time.Now().Add(10 * time.Minute)
 	before := leafOf(t, w, APIHost)
 	if again := leafOf(t, w, APIHost); !again.Equal(before) {
@@ -79,6 +83,11 @@ func TestCertificate_goodOnesThatDiffer(t *testing.T) {
 		t.Error("the key is not weak")
 	}
 
+}
+
+func TestCertificate_revoked(t *testing.T) {
+	w, v := world(t)
+	good := leafOf(t, w, AuthHost)
 	w.API.Set(func(f *APIFaults) { f.Certificate = Certificate{Revoked: true} })
 	c := leafOf(t, w, APIHost)
 	r := v.get(c.CRLDistributionPoints[0])
@@ -89,6 +98,28 @@ func TestCertificate_goodOnesThatDiffer(t *testing.T) {
 	issuer, err := x509.ParseCertificate([]byte(v.get(c.IssuingCertificateURL[0]).body))
 	if err != nil || c.CheckSignatureFrom(issuer) != nil || list.CheckSignatureFrom(issuer) != nil {
 		t.Errorf("the issuer at PKIHost is not the issuer: %v", err)
+	}
+	for cert, status := range map[*x509.Certificate]int{c: ocsp.Revoked, good: ocsp.Good} {
+		q, err := ocsp.CreateRequest(cert, issuer, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		by := map[string]reply{
+			"POST": v.do(request(t, "POST", cert.OCSPServer[0], string(q))),
+			"GET":  v.get(cert.OCSPServer[0] + "/" + url.PathEscape(base64.StdEncoding.EncodeToString(q))),
+		}
+		for method, r := range by {
+			if a, err := ocsp.ParseResponseForCert([]byte(r.body), cert, issuer); err != nil || a.Status != status {
+				t.Errorf("OCSP by %s: %+v, %v; want status %d", method, a, err, status)
+			}
+		}
+	}
+	for staple, fresh := range map[Staple]bool{FreshStaple: true, StaleStaple: false} {
+		made := w.ca.issue(APIHost, Certificate{Revoked: true, Staple: staple}, false)
+		a, err := ocsp.ParseResponse(made.OCSPStaple, issuer)
+		if err != nil || a.Status != ocsp.Revoked || a.NextUpdate.After(time.Now()) != fresh {
+			t.Errorf("staple %d: %+v, %v", staple, a, err)
+		}
 	}
 }
 

@@ -65,6 +65,7 @@ func (s *seen) begin(host string, r *http.Request) *Request {
 	q := &Request{At: time.Now(), Host: host, Method: r.Method, Path: r.URL.Path}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.count[Request{Host: host, Path: q.Path}]++
 	if s.list = append(s.list, q); len(s.list) > seenRequests {
 		s.list = slices.Delete(s.list, 0, seenRequests/4)
 	}
@@ -80,6 +81,7 @@ func (s *seen) end(q *Request, status int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	q.Status = status
+	s.count[Request{Host: q.Host, Path: q.Path}]--
 	s.count[Request{Host: q.Host, Path: q.Path, Status: status}]++
 }
 
@@ -133,7 +135,8 @@ func (w *World) Requests() []Request {
 	return list
 }
 
-// Count says how many requests a host has answered. An empty path means all paths; without statuses any status counts.
+// Count says how many requests a host was asked. An empty path means all paths; without statuses any status counts. Status 0
+// is that of requests under way, and of those whose connection was cut without an answer.
 func (w *World) Count(host, path string, statuses ...int) (n int) {
 	w.seen.mu.Lock()
 	defer w.seen.mu.Unlock()

@@ -72,7 +72,7 @@ func proved(rw http.ResponseWriter, client string) {
 	}
 }
 
-// hijack takes the connection out of the hands of the HTTP server.
+// hijack takes the connection out of the hands of the HTTP server; the answer counts as one of status 0 when it has none.
 func hijack(rw http.ResponseWriter) net.Conn {
 	c, _, err := http.NewResponseController(rw).Hijack()
 	if err != nil {

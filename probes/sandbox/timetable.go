@@ -75,7 +75,7 @@ func (t Timetable) Run(ctx context.Context, w *World, tell func(e Entry, begins 
 // be seen by itself; the first comes after a few seconds. The token of PartnerID is one that was got by Mint.
 func Demo() Timetable {
 	const s = time.Second
-	return Timetable{Round: 150 * s, Entries: []Entry{
+	return Timetable{Round: 180 * s, Entries: []Entry{
 		{
 			Name: "scope missing", At: 3 * s, For: 25 * s, Cause: "insufficient_scope",
 			Story: "The API was changed: /v2/devices now wants the scope devices:list, which the tokens of client " + ClientID + " do not have.",
@@ -92,7 +92,7 @@ func Demo() Timetable {
 		},
 		{
 			Name: "secret changed", At: 18 * s, For: 30 * s, Cause: "client_credentials_invalid",
-			Story: "The secret of client " + OrdersID + " was changed at the identity provider, and not here; the token in use runs out within seconds.",
+			Story: "The secret of client " + OrdersID + " was changed at the identity provider, and not here; the token in use runs out within seconds. A refused secret is asked for again only after minutes, lest the client be locked out.",
 			Begin: func(w *World) { w.IdP.Change(OrdersID, func(c *Client) { c.Secret = "changed-" + OrdersSecret }) },
 			End:   func(w *World) { w.IdP.Change(OrdersID, func(c *Client) { c.Secret = OrdersSecret }) },
 		},

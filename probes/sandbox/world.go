@@ -28,6 +28,7 @@ const (
 	MTLSHost    = "mtls.example.test"    // the same API, where a client certificate is required
 	PKIHost     = "pki.example.test"     // CRL, OCSP and issuer certificates, http
 	EvilHost    = "evil.example.test"    // a stranger, http and https: accepts everything and remembers it
+	ProxyHost   = "proxy.example.test"   // an HTTP proxy on port 3128
 	NTPHost1    = "ntp1.example.test"    // time servers, udp port 123
 	NTPHost2    = "ntp2.example.test"
 	NTPHost3    = "ntp3.example.test"
@@ -35,8 +36,9 @@ const (
 
 // A World is a small internet. It is safe for concurrent use. Close it when done.
 type World struct {
-	IdP *IdP
-	API *API
+	IdP   *IdP
+	API   *API
+	Proxy *Proxy
 
 	ca      *authority
 	seen    *seen
@@ -75,6 +77,7 @@ func New() *World {
 
 	w.IdP = newIdP(w)
 	w.API = newAPI(w)
+	w.Proxy = newProxy(w)
 	evil := http.HandlerFunc(w.serveEvil)
 	w.Serve("https://"+EvilHost, evil)
 	w.Serve("http://"+EvilHost, evil)
