@@ -51,14 +51,14 @@ type witness struct {
 	see    func(Event)
 }
 
-func (w *witness) Observe(ev Event) {
+func (w *witness) Observe(ev *Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.see != nil {
-		w.see(ev)
+		w.see(*ev)
 		return
 	}
-	w.events = append(w.events, ev)
+	w.events = append(w.events, *ev)
 }
 func (w *witness) Forget(string) {}
 

@@ -94,6 +94,9 @@ func Load(path string, environ []string) (*Config, error) {
 			errs = append(errs, err)
 		}
 	}
+	for _, s := range sources {
+		s.raw, s.at = nil, nil // laid over one another; ten thousand probes have thirty thousand keys
+	}
 	errs = append(errs, c.override(layers, environ)...)
 	c.raw = layers.Raw()
 	errs = append(errs, c.sort()...)

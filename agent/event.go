@@ -75,10 +75,10 @@ type Event struct {
 	Peers        []evidence.Peer    // clocks of others, as known after this run
 }
 
-// An Observer sees every event. It copies what it needs and returns: no I/O, no call back into the agent. It is called in
-// order and never concurrently.
+// An Observer sees every event. It keeps what it needs and returns: no I/O, no call back into the agent. It is called in
+// order and never concurrently. The event is shared by all observers and must not be changed; it may be kept.
 type Observer interface {
-	Observe(Event)
+	Observe(*Event)
 	// Forget tells that a probe is gone, so that its series vanish.
 	Forget(probe string)
 }

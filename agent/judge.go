@@ -36,8 +36,8 @@ func newCourt(observers []Observer) *court {
 
 // A record is what is known of one probe.
 type record struct {
-	last    Event
-	asked   bool // at least one run told something
+	last    *Event // nil: none yet
+	asked   bool   // at least one run told something
 	lastOK  time.Time
 	failing time.Time
 	inARow  int
@@ -59,13 +59,13 @@ func (a *Agent) judge(o Observation, gate pace.State, next time.Time) {
 	}
 }
 
-func (c *court) conclude(o Observation, gate pace.State, next time.Time, a *Agent) Event {
+func (c *court) conclude(o Observation, gate pace.State, next time.Time, a *Agent) *Event {
 	r := c.records[o.Probe]
 	if r == nil {
 		r = &record{}
 		c.records[o.Probe] = r
 	}
-	ev := Event{Observation: o, Gate: gate, Next: next}
+	ev := &Event{Observation: o, Gate: gate, Next: next}
 	if id := a.identityOf(o.About.Identity); id != nil {
 		ev.IdentityGate = id.Status().Gate
 	}
@@ -87,19 +87,16 @@ func (c *court) conclude(o Observation, gate pace.State, next time.Time, a *Agen
 	ev.LastOK, ev.Failing, ev.InARow = r.lastOK, r.failing, r.inARow
 	switch {
 	case outcome == RunHeld:
-		ev.Findings = r.last.Findings
-		if !r.asked {
-			ev.Findings = diagnose.Explain(c.caseOf(r, &o))
+		if r.asked {
+			ev.Findings = r.last.Findings
 		}
 	case outcome == RunOK && quiet(&o.Report):
 	default:
 		ev.Findings = diagnose.Explain(c.caseOf(r, &o))
 	}
 	ev.Changed = outcome != RunHeld && (!r.asked || r.last.Outcome() != outcome || first(r.last.Findings) != first(ev.Findings))
-	if outcome != RunHeld {
-		r.last, r.asked = ev, true
-	} else {
-		r.last.Gate, r.last.IdentityGate, r.last.Next = ev.Gate, ev.IdentityGate, ev.Next
+	if outcome != RunHeld || r.last == nil {
+		r.last, r.asked = ev, outcome != RunHeld
 	}
 	return ev
 }
@@ -280,7 +277,7 @@ func (c *court) forget(probe string) {
 	if r == nil {
 		return
 	}
-	if r.counted {
+	if r.counted && r.last != nil {
 		for _, t := range c.talliesOf(&r.last.Observation) {
 			t.add(r.symptom, r.last.About.Identity, -1)
 		}
@@ -305,13 +302,14 @@ func (c *court) again(names []string) []Event {
 	events := make([]Event, 0, len(names))
 	for _, name := range names {
 		r := c.records[name]
-		if r == nil {
+		if r == nil || r.last == nil {
 			continue
 		}
-		if o := &r.last.Observation; o.Fault != nil {
-			r.last.Findings = diagnose.Explain(c.caseOf(r, o))
+		ev := *r.last
+		if ev.Fault != nil {
+			ev.Findings = diagnose.Explain(c.caseOf(r, &ev.Observation))
 		}
-		events = append(events, r.last)
+		events = append(events, ev)
 	}
 	return events
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -74,7 +75,7 @@ func (s *Status) index(w http.ResponseWriter, version string) {
 	good := 0
 	for i := range list {
 		view.Rows = append(view.Rows, list[i].row(""))
-		if list[i].asked.Probe != "" && list[i].asked.Fault == nil {
+		if list[i].asked != nil && list[i].asked.Fault == nil {
 			good++
 		}
 	}
@@ -92,7 +93,7 @@ func (s *Status) probe(w http.ResponseWriter, name, version string) {
 	var k kept
 	if found != nil {
 		k = *found
-		k.history = append([]agent.Outcome(nil), found.history...)
+		k.history = slices.Clone(found.history)
 	}
 	s.mu.Unlock()
 	if found == nil {
@@ -167,8 +168,8 @@ func (k *kept) row(root string) rowView {
 		r.Next = "in " + shortSpan(time.Until(k.last.Next))
 	}
 	failed := 0
-	for i, o := range k.history {
-		height := 8
+	for i, place := range k.history {
+		o, height := agent.Outcomes[place], 8
 		if o == agent.RunFault {
 			height, failed = 16, failed+1
 		}

@@ -1,6 +1,8 @@
 package exporters
 
 import (
+	"compress/gzip"
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -11,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
 
 	"github.com/authvigil/authvigil/agent"
 	"github.com/authvigil/authvigil/agent/diagnose"
@@ -34,17 +37,21 @@ type Prometheus struct {
 // shown is what one probe has on display.
 type shown struct {
 	labels   []label
-	owned    map[owned]bool // series that go when the probe goes
-	readings map[owned]bool // series of the last report
-	causes   []owned
+	owned    []*series // that go when the probe goes
+	readings []*series // of the last report
+	causes   []*series
 	present  []agentCause
 	gates    [2]string // endpoint, identity
 	kind     string
+
+	success          *series // nil while unknown
+	lastRun, lastOK  *series
+	runs             [4]*series // by place in agent.Outcomes
+	stages           map[string]*series
+	endpoint, client [5]*series // of the gates: positions, retry, trips
 }
 
 type agentCause struct{ cause, culprit string }
-
-type owned struct{ family, key string }
 
 // NewPrometheus makes the exporter. version is shown in build_info; health is asked at each scrape.
 func NewPrometheus(version, revision, goVersion string, health func() agent.Health) *Prometheus {
@@ -69,7 +76,7 @@ func NewPrometheus(version, revision, goVersion string, health func() agent.Heal
 	}
 	findings := p.table.families[prefix+"findings_total"]
 	for _, c := range diagnose.Causes() {
-		findings.set([]label{{"cause", string(c)}}, 0)
+		p.table.series(findings, label{"cause", string(c)})
 	}
 	return p
 }
@@ -96,15 +103,13 @@ var declared = map[string]struct {
 	"config_last_reload_success_timestamp_seconds": {"When the running configuration was taken over.", false},
 }
 
-func (p *Prometheus) family(name string) *family { return p.table.families[prefix+name] }
-
 // Start makes the series of a probe before its first run, so that nothing is absent that is known. names gives kind,
 // endpoint and identity of each probe.
 func (p *Prometheus) Start(probes []agent.Observation) {
 	p.table.mu.Lock()
 	defer p.table.mu.Unlock()
 	for i := range probes {
-		p.shownFor(&agent.Event{Observation: probes[i]})
+		p.shownFor(&probes[i])
 	}
 }
 
@@ -115,85 +120,114 @@ func (p *Prometheus) Reloaded(ok bool, at time.Time) {
 	v := 0.0
 	if ok {
 		v = 1
-		p.family("config_last_reload_success_timestamp_seconds").set(nil, float64(at.Unix()))
+		p.series("config_last_reload_success_timestamp_seconds").value = float64(at.Unix())
 	}
-	p.family("config_last_reload_successful").set(nil, v)
+	p.series("config_last_reload_successful").value = v
 }
 
-// shownFor finds or makes what a probe has on display; table.mu is held.
-func (p *Prometheus) shownFor(ev *agent.Event) *shown {
-	s := p.probes[ev.Probe]
-	if s == nil || s.kind != ev.Kind || s.labels[2].value != ev.About.Endpoint || s.labels[3].value != ev.About.Identity {
-		if s != nil {
-			p.drop(s)
+func (p *Prometheus) series(name string, labels ...label) *series {
+	return p.table.series(p.table.families[prefix+name], labels...)
+}
+
+// owns finds or makes a series that goes when the probe goes.
+func (p *Prometheus) owns(s *shown, name string, labels ...label) *series {
+	f := p.table.families[prefix+name]
+	before := len(f.list)
+	r := p.table.series(f, labels...)
+	if len(f.list) > before {
+		s.owned = append(s.owned, r)
+	}
+	return r
+}
+
+// shownFor finds or makes what a probe has on display; the table's mutex is held.
+func (p *Prometheus) shownFor(o *agent.Observation) *shown {
+	s := p.probes[o.Probe]
+	if s != nil && s.kind == o.Kind && s.labels[2].value == o.About.Endpoint && s.labels[3].value == o.About.Identity {
+		return s
+	}
+	if s != nil {
+		p.drop(s)
+	}
+	s = &shown{labels: []label{{"probe", o.Probe}, {"kind", o.Kind}, {"endpoint", o.About.Endpoint}, {"identity", o.About.Identity}}, kind: o.Kind, stages: map[string]*series{}}
+	p.probes[o.Probe] = s
+	probe := s.labels[0]
+	for i, outcome := range agent.Outcomes {
+		s.runs[i] = p.owns(s, "runs_total", probe, label{"outcome", string(outcome)})
+	}
+	if o.Kind == "http" {
+		for _, code := range []string{"401", "403"} {
+			p.owns(s, "refused_total", label{"source", "probe"}, s.labels[2], label{"code", code})
 		}
-		s = &shown{labels: []label{{"probe", ev.Probe}, {"kind", ev.Kind}, {"endpoint", ev.About.Endpoint}, {"identity", ev.About.Identity}},
-			owned: map[owned]bool{}, readings: map[owned]bool{}, kind: ev.Kind}
-		p.probes[ev.Probe] = s
-		for _, o := range agent.Outcomes {
-			p.keep(s, "runs_total", 0, true, s.labels[0], label{"outcome", string(o)})
-		}
-		for _, outcome := range []string{"accepted", "refused"} {
-			p.keep(s, "auth_retries_total", 0, true, s.labels[0], label{"outcome", outcome})
-		}
-		for i, name := range []string{ev.GateName(), ev.About.Identity} {
-			if name != "" {
-				s.gates[i] = name
-				p.gates[scopes[i]+name]++
-			}
-		}
-		p.runs.WithLabelValues(ev.Kind)
-		if ev.About.Origin != "" && ev.Kind == "http" {
-			for _, code := range []string{"401", "403"} {
-				p.keep(s, "refused_total", 0, true, label{"source", "probe"}, s.labels[2], label{"code", code})
+		if o.About.Identity != "" {
+			for _, outcome := range []string{"accepted", "refused"} {
+				p.owns(s, "auth_retries_total", probe, label{"outcome", outcome})
 			}
 		}
 	}
+	for i, name := range []string{o.GateName(), o.About.Identity} {
+		if name == "" {
+			continue
+		}
+		s.gates[i] = name
+		p.gates[scopes[i]+name]++
+		into := [2]*[5]*series{&s.endpoint, &s.client}[i]
+		scope, of := label{"scope", scopes[i]}, label{"name", name}
+		for k, position := range pace.Positions {
+			into[k] = p.series("gate_state", scope, of, label{"state", string(position)})
+		}
+		into[0].value = 1
+		into[3], into[4] = p.series("gate_retry_timestamp_seconds", scope, of), p.series("gate_trips_total", scope, of)
+	}
+	p.runs.WithLabelValues(o.Kind)
 	return s
 }
 
 var scopes = [2]string{"endpoint", "identity"}
 
-// keep sets or adds to a series that goes when the probe goes.
-func (p *Prometheus) keep(s *shown, name string, v float64, add bool, labels ...label) {
-	f := p.family(name)
-	var key string
-	if add {
-		key = f.add(labels, v)
-	} else {
-		key = f.set(labels, v)
-	}
-	s.owned[owned{f.name, key}] = true
-}
-
 // Observe implements agent.Observer.
-func (p *Prometheus) Observe(ev agent.Event) {
+func (p *Prometheus) Observe(ev *agent.Event) {
 	p.table.mu.Lock()
 	defer p.table.mu.Unlock()
-	s := p.shownFor(&ev)
+	s := p.shownFor(&ev.Observation)
 	outcome := ev.Outcome()
-	probe := s.labels[0]
-	p.keep(s, "runs_total", 1, true, probe, label{"outcome", string(outcome)})
-	p.showGates(s, &ev)
+	s.runs[slices.Index(agent.Outcomes, outcome)].value++
+	showGate(&s.endpoint, ev.Gate, ev.Started)
+	showGate(&s.client, ev.IdentityGate, ev.Started)
 	if outcome == agent.RunHeld {
 		return
 	}
 	p.runs.WithLabelValues(ev.Kind).Observe(ev.Took.Seconds())
 	p.lateness.Observe(ev.Late.Seconds())
-	p.keep(s, "probe_last_run_timestamp_seconds", seconds(ev.Started), false, probe)
-	switch outcome {
-	case agent.RunOK:
-		p.keep(s, "probe_success", 1, false, s.labels...)
-		p.keep(s, "probe_last_success_timestamp_seconds", seconds(ev.LastOK), false, probe)
-	case agent.RunFault:
-		p.keep(s, "probe_success", 0, false, s.labels...)
-	default:
-		f := p.family("probe_success")
-		f.remove(keyOf(s.labels))
+	if s.lastRun == nil {
+		s.lastRun = p.owns(s, "probe_last_run_timestamp_seconds", s.labels[0])
 	}
-	p.showExchanges(s, &ev)
-	p.showReadings(s, &ev)
-	p.showCauses(s, &ev)
+	s.lastRun.value = seconds(ev.Started)
+	p.showSuccess(s, ev, outcome)
+	p.showExchanges(s, ev)
+	p.showReadings(s, ev)
+	p.showCauses(s, ev)
+}
+
+func (p *Prometheus) showSuccess(s *shown, ev *agent.Event, outcome agent.Outcome) {
+	if outcome == agent.RunUnknown {
+		if s.success != nil {
+			s.success.remove()
+			s.success = nil
+		}
+		return
+	}
+	if s.success == nil {
+		s.success = p.series("probe_success", s.labels...)
+	}
+	s.success.value = 0
+	if outcome == agent.RunOK {
+		s.success.value = 1
+		if s.lastOK == nil {
+			s.lastOK = p.owns(s, "probe_last_success_timestamp_seconds", s.labels[0])
+		}
+		s.lastOK.value = seconds(ev.LastOK)
+	}
 }
 
 func (p *Prometheus) showExchanges(s *shown, ev *agent.Event) {
@@ -205,7 +239,7 @@ func (p *Prometheus) showExchanges(s *shown, ev *agent.Event) {
 		if x.Status != 0 {
 			code = strconv.Itoa(x.Status)
 		}
-		p.keep(s, "exchanges_total", 1, true, probe, label{"stage", string(x.Stage)}, label{"code", code})
+		p.owns(s, "exchanges_total", probe, label{"stage", string(x.Stage)}, label{"code", code}).value++
 		resolve, connect, tls = resolve+x.Timing.Resolve, connect+x.Timing.Connect, tls+x.Timing.TLS
 		switch x.Stage {
 		case evidence.StageToken, evidence.StageDiscovery:
@@ -213,7 +247,7 @@ func (p *Prometheus) showExchanges(s *shown, ev *agent.Event) {
 		case evidence.StageAPI:
 			api += max(x.Took-x.Timing.Resolve-x.Timing.Connect-x.Timing.TLS, 0)
 			if x.Status == http.StatusUnauthorized || x.Status == http.StatusForbidden {
-				p.keep(s, "refused_total", 1, true, label{"source", "probe"}, s.labels[2], label{"code", code})
+				p.owns(s, "refused_total", label{"source", "probe"}, s.labels[2], label{"code", code}).value++
 			}
 		}
 		if x.Purpose == evidence.WithFreshGrant {
@@ -221,11 +255,16 @@ func (p *Prometheus) showExchanges(s *shown, ev *agent.Event) {
 			if x.Status/100 == 2 {
 				outcome = "accepted"
 			}
-			p.keep(s, "auth_retries_total", 1, true, probe, label{"outcome", outcome})
+			p.owns(s, "auth_retries_total", probe, label{"outcome", outcome}).value++
 		}
 	}
 	stage := func(name string, d time.Duration) {
-		p.keep(s, "probe_duration_seconds", d.Seconds(), false, probe, label{"stage", name})
+		r := s.stages[name]
+		if r == nil {
+			r = p.owns(s, "probe_duration_seconds", probe, label{"stage", name})
+			s.stages[name] = r
+		}
+		r.value = d.Seconds()
 	}
 	stage("total", ev.Took)
 	if len(ev.Report.Exchanges) > 0 {
@@ -243,7 +282,10 @@ func (p *Prometheus) showExchanges(s *shown, ev *agent.Event) {
 
 // showReadings replaces the readings of the run before; counters stay.
 func (p *Prometheus) showReadings(s *shown, ev *agent.Event) {
-	now := make(map[owned]bool, len(ev.Report.Readings))
+	if len(ev.Report.Readings) == 0 && (len(s.readings) == 0 || ev.Fault != nil) {
+		return // a run that brought nothing home leaves the last word standing, as the timestamps say
+	}
+	now := make([]*series, 0, len(ev.Report.Readings))
 	for i := range ev.Report.Readings {
 		r := &ev.Report.Readings[i]
 		f := p.table.declare(prefix+r.Metric.Name, r.Metric.Help, r.Metric.Counter)
@@ -258,27 +300,28 @@ func (p *Prometheus) showReadings(s *shown, ev *agent.Event) {
 			labels = append(labels, l)
 		}
 		if r.Metric.Counter {
-			s.owned[owned{f.name, f.add(labels, r.Value)}] = true
+			p.owns(s, r.Metric.Name, labels...).value += r.Value
 			continue
 		}
-		now[owned{f.name, f.set(labels, r.Value)}] = true
+		one := p.table.series(f, labels...)
+		one.value = r.Value
+		now = append(now, one)
 	}
-	if ev.Fault != nil && len(ev.Report.Readings) == 0 {
-		return // a run that brought nothing home leaves the last word standing, as the timestamps say
-	}
-	for o := range s.readings {
-		if !now[o] {
-			p.table.families[o.family].remove(o.key)
+	for _, before := range s.readings {
+		if !slices.Contains(now, before) {
+			before.remove()
 		}
 	}
 	s.readings = now
 }
 
 func (p *Prometheus) showCauses(s *shown, ev *agent.Event) {
-	f := p.family("probe_cause")
+	if len(s.causes) == 0 && len(ev.Findings) == 0 {
+		return
+	}
 	before := s.present
-	for _, o := range s.causes {
-		f.remove(o.key)
+	for _, c := range s.causes {
+		c.remove()
 	}
 	s.causes, s.present = s.causes[:0], nil
 	for i, finding := range ev.Findings {
@@ -286,34 +329,29 @@ func (p *Prometheus) showCauses(s *shown, ev *agent.Event) {
 		if i > 0 && finding.Sure == diagnose.Possible {
 			continue // a lesser explanation is for the page, not for a series
 		}
-		key := f.set([]label{s.labels[0], {"cause", at.cause}, {"culprit", at.culprit}, {"sureness", string(finding.Sure)}}, 1)
-		s.causes = append(s.causes, owned{f.name, key})
+		one := p.series("probe_cause", s.labels[0], label{"cause", at.cause}, label{"culprit", at.culprit}, label{"sureness", string(finding.Sure)})
+		one.value = 1
+		s.causes = append(s.causes, one)
 		s.present = append(s.present, at)
 		if !slices.Contains(before, at) {
-			p.family("findings_total").add([]label{{"cause", at.cause}}, 1)
+			p.series("findings_total", label{"cause", at.cause}).value++
 		}
 	}
 }
 
-func (p *Prometheus) showGates(s *shown, ev *agent.Event) {
-	for i, state := range []pace.State{ev.Gate, ev.IdentityGate} {
-		if s.gates[i] == "" {
-			continue
+func showGate(into *[5]*series, state pace.State, now time.Time) {
+	if into[0] == nil || state.Position == "" {
+		return
+	}
+	for k, position := range pace.Positions {
+		into[k].value = 0
+		if state.Position == position {
+			into[k].value = 1
 		}
-		scope, name := label{"scope", scopes[i]}, label{"name", s.gates[i]}
-		for _, position := range pace.Positions {
-			v := 0.0
-			if state.Position == position {
-				v = 1
-			}
-			p.family("gate_state").set([]label{scope, name, {"state", string(position)}}, v)
-		}
-		again := 0.0
-		if state.Again.After(ev.Started) {
-			again = seconds(state.Again)
-		}
-		p.family("gate_retry_timestamp_seconds").set([]label{scope, name}, again)
-		p.family("gate_trips_total").set([]label{scope, name}, float64(state.Total))
+	}
+	into[3].value, into[4].value = 0, float64(state.Total)
+	if state.Again.After(now) {
+		into[3].value = seconds(state.Again)
 	}
 }
 
@@ -329,13 +367,13 @@ func (p *Prometheus) Forget(probe string) {
 
 // drop removes all series of a probe, and those of gates that nobody stands behind any more.
 func (p *Prometheus) drop(s *shown) {
-	for _, set := range []map[owned]bool{s.owned, s.readings} {
-		for o := range set {
-			p.table.families[o.family].remove(o.key)
+	for _, list := range [][]*series{s.owned, s.readings, s.causes} {
+		for _, one := range list {
+			one.remove()
 		}
 	}
-	for _, o := range s.causes {
-		p.table.families[o.family].remove(o.key)
+	if s.success != nil {
+		s.success.remove()
 	}
 	for i, name := range s.gates {
 		if name == "" {
@@ -346,12 +384,9 @@ func (p *Prometheus) drop(s *shown) {
 			continue
 		}
 		delete(p.gates, key)
-		scope, name := label{"scope", scopes[i]}, label{"name", name}
-		for _, position := range pace.Positions {
-			p.family("gate_state").remove(keyOf([]label{scope, name, {"state", string(position)}}))
+		for _, one := range [2]*[5]*series{&s.endpoint, &s.client}[i] {
+			one.remove()
 		}
-		p.family("gate_retry_timestamp_seconds").remove(keyOf([]label{scope, name}))
-		p.family("gate_trips_total").remove(keyOf([]label{scope, name}))
 	}
 }
 
@@ -365,7 +400,54 @@ func (p *Prometheus) Gather() ([]*dto.MetricFamily, error) {
 	return list, err
 }
 
-// Handler serves the metrics, as text, OpenMetrics or protobuf with native histograms, compressed where asked for.
+// Handler serves the metrics: as text from the lines that are kept ready, as OpenMetrics or protobuf with native histograms
+// for scrapers that ask for it; compressed where asked for.
 func (p *Prometheus) Handler() http.Handler {
-	return promhttp.HandlerFor(p, promhttp.HandlerOpts{MaxRequestsInFlight: 4, EnableOpenMetrics: true, OfferedCompressions: []promhttp.Compression{promhttp.Identity, promhttp.Gzip}})
+	options := promhttp.HandlerOpts{MaxRequestsInFlight: 4, EnableOpenMetrics: true, OfferedCompressions: []promhttp.Compression{promhttp.Identity, promhttp.Gzip}}
+	full := promhttp.HandlerFor(p, options)
+	inFlight := make(chan struct{}, 4)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if accept := r.Header.Get("Accept"); strings.Contains(accept, "protobuf") || strings.Contains(accept, "openmetrics") && !strings.Contains(accept, "text/plain") {
+			full.ServeHTTP(w, r)
+			return
+		}
+		select {
+		case inFlight <- struct{}{}:
+			defer func() { <-inFlight }()
+		default:
+			http.Error(w, "too many scrapes at once", http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", string(expfmt.NewFormat(expfmt.TypeTextPlain)))
+		w.Header().Set("Vary", "Accept, Accept-Encoding")
+		var out io.Writer = w
+		if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+			w.Header().Set("Content-Encoding", "gzip")
+			z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+			if err != nil {
+				http.Error(w, "no compression", http.StatusInternalServerError)
+				return
+			}
+			defer z.Close()
+			out = z
+		}
+		if err := p.writeText(out); err != nil {
+			return // the scraper is gone; nobody is there to be told
+		}
+	})
+}
+
+// writeText writes all metrics in the text format.
+func (p *Prometheus) writeText(out io.Writer) error {
+	own, err := p.own.Gather()
+	if err != nil {
+		return err
+	}
+	encoder := expfmt.NewEncoder(out, expfmt.NewFormat(expfmt.TypeTextPlain))
+	for _, f := range own {
+		if err := encoder.Encode(f); err != nil {
+			return err
+		}
+	}
+	return p.table.write(out)
 }

@@ -21,13 +21,11 @@ type Status struct {
 	started time.Time
 }
 
-// kept is what is kept of one probe: the last run, the last good and bad one, and how the runs before ended.
+// kept is what is kept of one probe: the last run, the last that asked, and how the runs before ended.
 type kept struct {
-	last    agent.Event
-	asked   agent.Event // last run that asked
-	good    *agent.Event
-	bad     *agent.Event
-	history []agent.Outcome
+	last    *agent.Event
+	asked   *agent.Event // last run that asked; nil: none yet
+	history []uint8      // places in agent.Outcomes
 }
 
 // NewStatus makes an empty status.
@@ -36,7 +34,7 @@ func NewStatus(started time.Time) *Status {
 }
 
 // Observe implements agent.Observer.
-func (s *Status) Observe(ev agent.Event) {
+func (s *Status) Observe(ev *agent.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := s.probes[ev.Probe]
@@ -45,25 +43,17 @@ func (s *Status) Observe(ev agent.Event) {
 		s.probes[ev.Probe] = k
 	}
 	k.last = ev
+	if k.history == nil {
+		k.history = make([]uint8, 0, historyLength)
+	}
 	if len(k.history) == historyLength {
 		copy(k.history, k.history[1:])
 		k.history = k.history[:historyLength-1]
 	}
-	k.history = append(k.history, ev.Outcome())
-	switch ev.Outcome() {
-	case agent.RunHeld:
-		return
-	case agent.RunOK:
-		k.good = nil // a good run is the last run until a bad one follows
-	default:
-		if k.asked.Fault == nil && k.asked.Probe != "" {
-			good := k.asked
-			k.good = &good
-		}
-		bad := ev
-		k.bad = &bad
+	k.history = append(k.history, uint8(slices.Index(agent.Outcomes, ev.Outcome())))
+	if ev.Outcome() != agent.RunHeld {
+		k.asked = ev
 	}
-	k.asked = ev
 }
 
 // Forget implements agent.Observer.
@@ -101,10 +91,10 @@ func (s *Status) Record(probe string) (Record, bool) {
 }
 
 func (k *kept) shown() agent.Event {
-	if k.asked.Probe == "" {
-		return k.last
+	if k.asked == nil {
+		return *k.last
 	}
-	ev := k.asked
+	ev := *k.asked
 	ev.Gate, ev.IdentityGate, ev.Next = k.last.Gate, k.last.IdentityGate, k.last.Next
 	return ev
 }

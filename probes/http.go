@@ -279,6 +279,6 @@ func looksLikeLogin(a wire.Answer) bool {
 // keepBody keeps the beginning of a body that had a status that was expected, and still was not right.
 func keepBody(report *evidence.Report, a wire.Answer) {
 	if n := len(report.Exchanges); n > 0 && report.Exchanges[n-1].Body == "" {
-		report.Exchanges[n-1].Body = wire.ShowBody(a.Body)
+		report.Exchanges[n-1].Body, report.Exchanges[n-1].Header = wire.ShowBody(a.Body), wire.KeepHeader(a.Header)
 	}
 }

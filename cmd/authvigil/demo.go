@@ -189,7 +189,7 @@ type teller struct {
 	shown  int
 }
 
-func (t *teller) Observe(ev agent.Event) {
+func (t *teller) Observe(ev *agent.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(ev.Findings) == 0 {

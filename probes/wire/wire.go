@@ -178,8 +178,8 @@ func (c *Client) Ask(ctx context.Context, q Question) (Answer, error) {
 		x.BodyBytes = int64(len(a.Body))
 		x.Timing.Body = time.Since(first)
 		x.RetryAfter = evidence.RetryAfter(response.Header.Get("Retry-After"), response.Header.Get("Date"), first)
-		x.Header = keepHeader(response.Header)
 		if q.Expected == nil || !q.Expected(response.StatusCode) {
+			x.Header = keepHeader(response.Header)
 			x.Body = ShowBody(a.Body)
 		}
 	}
@@ -219,6 +219,7 @@ func (c *Client) transport(at *trace) *http.Transport {
 		MaxResponseHeaderBytes: maxHeader,
 		ForceAttemptHTTP2:      c.settings.HTTP2,
 		IdleConnTimeout:        5 * time.Minute,
+		WriteBufferSize:        1 << 10, // a request is small
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			return c.dial(ctx, network, address, now())
 		},
@@ -425,6 +426,10 @@ func Origin(u *url.URL) string {
 	}
 	return strings.ToLower(u.Scheme + "://" + net.JoinHostPort(u.Hostname(), port))
 }
+
+// KeepHeader gives the header fields of an answer that help to find a cause, for answers of an expected status that turn out
+// not to be right.
+func KeepHeader(h http.Header) map[string][]string { return keepHeader(h) }
 
 // ShowBody gives the beginning of a body as it may be shown.
 func ShowBody(body []byte) string {
