@@ -1,0 +1,139 @@
+package probes
+
+import "bytes"
+
+// combined reads what Apache calls common and combined, nginx writes by default, and LiteSpeed, Caddy and Traefik can write:
+//
+//	[host ]address ident user [time] "request" status bytes ["referer" "agent" …]
+//
+// What follows the status is not looked at but for the fields that Traefik adds.
+type combined struct{ clock logClock }
+
+func newCombined(logOptions) (logFormat, error) { return &combined{}, nil }
+
+func (f *combined) read(line []byte, l *logLine) error {
+	open := bytes.IndexByte(line, '[')
+	if open < 6 {
+		return errLine
+	}
+	end := bytes.IndexByte(line[open:], ']')
+	if end < 0 || !f.client(line[:open], l) {
+		return errLine
+	}
+	end += open
+	at, ok := f.clock.parse(line[open+1 : end])
+	if !ok {
+		return errLine
+	}
+	l.at = at
+	rest := line[end+1:]
+	if len(rest) < 2 || rest[0] != ' ' || rest[1] != '"' {
+		return errLine
+	}
+	request, rest, ok := quoted(rest[1:])
+	if !ok {
+		return errLine
+	}
+	l.target = targetOf(request)
+	if len(rest) < 4 || rest[0] != ' ' {
+		return errLine
+	}
+	if l.status, ok = statusOf(rest[1:min(4, len(rest))]); !ok || len(rest) > 4 && rest[4] != ' ' {
+		if rest[1] == '-' || string(rest[1:4]) == "000" {
+			return errNotRequest
+		}
+		return errLine
+	}
+	if l.status == 401 {
+		l.answered = traefikAnswerer(rest[4:])
+	}
+	return nil
+}
+
+// client reads what stands before the time: the address, perhaps after the name of the host, and the user, in which there
+// may be blanks.
+func (f *combined) client(b []byte, l *logLine) bool {
+	first, rest, ok := bytes.Cut(b, space)
+	if !ok || len(first) == 0 {
+		return false
+	}
+	second, after, ok := bytes.Cut(rest, space)
+	if !ok {
+		return false
+	}
+	if len(second) > 1 && looksLikeAddress(second) && !looksLikeAddress(first) {
+		first = second
+		if second, after, ok = bytes.Cut(after, space); !ok { // the ident
+			return false
+		}
+	}
+	user := bytes.TrimSuffix(after, space)
+	l.who[roleAddress] = first
+	if !absent(user) && string(user) != `""` {
+		l.who[roleUser] = bytes.Trim(user, `"`)
+	}
+	return true
+}
+
+// looksLikeAddress tells addresses from names: digits and dots, or colons.
+func looksLikeAddress(b []byte) bool {
+	dots, colons := 0, 0
+	for _, c := range b {
+		switch {
+		case c == '.':
+			dots++
+		case c == ':':
+			colons++
+		case c >= '0' && c <= '9':
+		case c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F' || c == '[' || c == ']' || c == '%':
+			if colons == 0 && c != '[' && !bytes.ContainsRune(b, ':') {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+	return dots == 3 || colons >= 2
+}
+
+// quoted reads text in quotes, in which quotes are escaped with a backslash, and returns what is between them, as it stands.
+func quoted(b []byte) (text, rest []byte, ok bool) {
+	if len(b) == 0 || b[0] != '"' {
+		return nil, nil, false
+	}
+	for i := 1; ; {
+		j := bytes.IndexByte(b[i:], '"')
+		if j < 0 {
+			return nil, nil, false
+		}
+		i += j
+		k := i
+		for b[k-1] == '\\' {
+			k--
+		}
+		if (i-k)%2 == 0 {
+			return b[1:i], b[i+1:], true
+		}
+		i++
+	}
+}
+
+// traefikAnswerer looks for the fields that Traefik adds, "router" "service URL" and the time in ms; without a service it
+// was Traefik, or one of its middlewares, that answered.
+func traefikAnswerer(rest []byte) answerer {
+	if !bytes.HasSuffix(rest, []byte("ms")) {
+		return answeredUnknown
+	}
+	end := bytes.LastIndexByte(rest, '"')
+	if end < 1 {
+		return answeredUnknown
+	}
+	begin := bytes.LastIndexByte(rest[:end], '"')
+	switch url := rest[begin+1 : end]; {
+	case begin < 0:
+		return answeredUnknown
+	case absent(url):
+		return answeredProxy
+	}
+	return answeredUpstream
+}

@@ -1,0 +1,76 @@
+package probes
+
+import "bytes"
+
+// haproxy reads the HTTP log of HAProxy, with or without what syslog puts before it. Its state at termination tells who
+// refused: PR is the proxy itself.
+type haproxy struct{ clock logClock }
+
+func newHAProxy(logOptions) (logFormat, error) { return &haproxy{}, nil }
+
+func (f *haproxy) read(line []byte, l *logLine) error {
+	open := bytes.Index(line, []byte(" ["))
+	for open >= 0 && (len(line) < open+14 || line[open+4] != '/' || line[open+8] != '/') {
+		next := bytes.Index(line[open+2:], []byte(" ["))
+		if next < 0 {
+			return errLine
+		}
+		open += 2 + next
+	}
+	if open < 0 {
+		return errLine
+	}
+	end := bytes.IndexByte(line[open:], ']')
+	if end < 0 {
+		return errLine
+	}
+	end += open
+	var ok bool
+	if l.at, ok = f.clock.parse(line[open+2 : end]); !ok {
+		return errLine
+	}
+	client := line[:open]
+	client = client[bytes.LastIndexByte(client, ' ')+1:]
+	// frontend backend/server timers status bytes cookie cookie state
+	var text [8][]byte
+	rest := bytes.TrimPrefix(line[end+1:], space)
+	for i := range text {
+		if text[i], rest, ok = bytes.Cut(rest, space); !ok {
+			return errLine
+		}
+	}
+	slash := bytes.IndexByte(text[1], '/')
+	state := text[7]
+	if slash < 0 || bytes.IndexByte(text[2], '/') < 0 || len(state) != 4 {
+		return errLine
+	}
+	if l.status, ok = statusOf(text[3]); !ok {
+		if len(text[3]) > 0 && text[3][0] == '-' {
+			return errNotRequest
+		}
+		return errLine
+	}
+	quote := bytes.IndexByte(rest, '"')
+	if quote < 0 {
+		return errLine
+	}
+	request := rest[quote+1:]
+	if last := bytes.LastIndexByte(request, '"'); last >= 0 {
+		request = request[:last]
+	}
+	l.target = targetOf(request)
+	l.who[roleAddress] = lastPortOff(client)
+	l.answered = answeredUpstream
+	if state[0] == 'P' || bytes.Equal(text[1][slash+1:], []byte("<NOSRV>")) {
+		l.answered = answeredProxy
+	}
+	return nil
+}
+
+// lastPortOff takes the port off an address; those of IPv6 stand without brackets.
+func lastPortOff(b []byte) []byte {
+	if i := bytes.LastIndexByte(b, ':'); i > 0 {
+		return bytes.Trim(b[:i], "[]")
+	}
+	return b
+}

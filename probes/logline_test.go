@@ -1,0 +1,264 @@
+package probes
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Cases are files: a line of the log, and below it what is to be read out of it, after two blanks: time, status, endpoint,
+// who asked (role=name), who answered, the reason; or "no request", or "bad".
+func TestLogFormats(t *testing.T) {
+	files, err := filepath.Glob("testdata/loglines/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no cases", err)
+	}
+	covered := map[string]bool{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, _, _ := strings.Cut(strings.TrimSuffix(filepath.Base(file), ".txt"), "-")
+		covered[name] = true
+		var o logOptions
+		var reader logFormat
+		lines := strings.Split(string(text), "\n")
+		for i := 0; i < len(lines); i++ {
+			line := lines[i]
+			if option, ok := strings.CutPrefix(line, "@log_format "); ok {
+				o.LogFormat, reader = option, nil
+				continue
+			}
+			if option, ok := strings.CutPrefix(line, "@field "); ok {
+				role, field, _ := strings.Cut(option, "=")
+				if o.Fields == nil {
+					o.Fields = map[string]string{}
+				}
+				o.Fields[role], reader = field, nil
+				continue
+			}
+			if line == "" || strings.HasPrefix(line, "## ") {
+				continue
+			}
+			if reader == nil {
+				if reader, err = newLogReader(name, o); err != nil {
+					t.Fatalf("%s: %v", file, err)
+				}
+			}
+			got := described(reader, []byte(line))
+			if i+1 >= len(lines) || !strings.HasPrefix(lines[i+1], "  ") {
+				t.Errorf("%s:%d: no expectation; got\n  %s", file, i+1, got)
+				continue
+			}
+			i++
+			if want := strings.TrimSpace(lines[i]); got != want {
+				t.Errorf("%s:%d:\n got  %s\n want %s\n line %s", file, i+1, got, want, line)
+			}
+			if name != "csv" && name != "log_format" && name != "w3c" && name != "iis" && len(o.Fields) == 0 && !strings.HasPrefix(lines[i], "  bad") {
+				found, _ := newLogReader("auto", logOptions{})
+				if auto := described(found, []byte(line)); auto != got {
+					t.Errorf("%s:%d: auto reads\n  %s\nwant\n  %s", file, i+1, auto, got)
+				}
+			}
+		}
+	}
+	for name := range formats {
+		if !covered[name] && name != "auto" {
+			t.Errorf("format %s has no cases in testdata/loglines", name)
+		}
+	}
+}
+
+func described(f logFormat, line []byte) string {
+	var l logLine
+	switch err := f.read(line, &l); {
+	case errors.Is(err, errNotRequest):
+		return "no request"
+	case err != nil:
+		return "bad"
+	}
+	r, _ := newRoutes(nil)
+	endpoint := string(l.target)
+	if !l.whole {
+		endpoint = string(r.endpoint(l.target, true))
+	}
+	out := fmt.Sprintf("%s %d %s", l.at.UTC().Format("2006-01-02T15:04:05.999Z"), l.status, endpoint)
+	for role, name := range l.who {
+		if !absent(name) {
+			out += fmt.Sprintf(" %s=%s", roleNames[role], name)
+		}
+	}
+	switch l.answered {
+	case answeredProxy:
+		out += " by proxy"
+	case answeredUpstream:
+		out += " by upstream"
+	}
+	if len(l.reason) > 0 {
+		out += " reason " + string(l.reason)
+	}
+	return out
+}
+
+func TestLogClock(t *testing.T) {
+	var c logClock
+	for text, want := range map[string]string{
+		"02/Jan/2026:15:04:05 +0000":          "2026-01-02T15:04:05Z",
+		"02/Jan/2026:15:04:05 -0730":          "2026-01-02T22:34:05Z",
+		"02/Jan/2026:00:04:05 +0100":          "2026-01-01T23:04:05Z",
+		"02/Jan/2026:15:04:05.127":            "2026-01-02T15:04:05.127Z",
+		"[02/Jan/2026:15:04:05 +0000]":        "2026-01-02T15:04:05Z",
+		"2026-01-02T15:04:05Z":                "2026-01-02T15:04:05Z",
+		"2026-01-02T15:04:05.123456789+02:00": "2026-01-02T13:04:05.123456789Z",
+		"2026-01-02T15:04:05+0200":            "2026-01-02T13:04:05Z",
+		"2026-01-02 15:04:05":                 "2026-01-02T15:04:05Z",
+		"1767366245":                          "2026-01-02T15:04:05Z",
+		"1767366245.5":                        "2026-01-02T15:04:05.5Z",
+		"1767366245123":                       "2026-01-02T15:04:05.123Z",
+		"1767366245123000000":                 "2026-01-02T15:04:05.123Z",
+		"":                                    "", "-": "", "02/Jan/2026": "", "32/Jan/2026:15:04:05 +0000": "", "02/Foo/2026:15:04:05 +0000": "",
+		"02/Jan/2026:25:04:05 +0000": "", "02/Jan/2026:15:04:05 Europe": "", "2026-13-02T15:04:05Z": "", "17": "", "99999999999999999999": "", "0002-01-02T15:04:05Z": "",
+	} {
+		for range 2 { // the second time from memory
+			at, ok := c.parse([]byte(text))
+			if got := at.UTC().Format(time.RFC3339Nano); ok != (want != "") || ok && got != want {
+				t.Errorf("%q: got %s, %v; want %q", text, got, ok, want)
+			}
+		}
+	}
+}
+
+func TestRoutes(t *testing.T) {
+	r, err := newRoutes([]string{"/v2/devices/{id}", "/v2/devices/{id}/*", "/static/*", "/v2/users/{name}/keys/{key}"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for target, want := range map[string]string{
+		"/v2/devices/17?x=1":                                  "/v2/devices/{id}",
+		"/v2/devices/abc":                                     "/v2/devices/{id}",
+		"/v2/devices/abc/logs/today":                          "/v2/devices/{id}/*",
+		"/v2/devices":                                         "/v2/devices",
+		"/v2/devices/":                                        "/v2/devices/",
+		"/static/css/main.css":                                "/static/*",
+		"/v2/users/bob/keys/9":                                "/v2/users/{name}/keys/{key}",
+		"/v2/users/bob":                                       "/v2/users/bob",
+		"/orders/12345/items":                                 "/orders/{id}/items",
+		"/orders/7f9c2ba4-e88f-11ee-951e-325096b39f47":        "/orders/{id}",
+		"/u/someone@example.com":                              "/u/{id}",
+		"/api/v1/oauth2/token":                                "/api/v1/oauth2/token",
+		"/files/d41d8cd98f00b204e9800998ecf8427e":             "/files/{id}",
+		"/dev/dev-00123":                                      "/dev/{id}",
+		"https://api.example.com:443/v1/things?access_token=": "/v1/things",
+		"https://api.example.com":                             "/",
+		"*":                                                   "-",
+		"":                                                    "-",
+		"/":                                                   "/",
+		"/a/b/c/d/e/f/g/h/i/j":                                "/a/b/c/d/e/f/g/h/*",
+		"/login;jsessionid=1A2B":                              "/login",
+	} {
+		if got := string(r.endpoint([]byte(target), true)); got != want {
+			t.Errorf("%q: got %q, want %q", target, got, want)
+		}
+	}
+	for _, wrong := range []string{"v2/x", "/a*b", "/*/x", "/x{id}", "/x?y"} {
+		if _, err := newRoutes([]string{wrong}); err == nil {
+			t.Errorf("pattern %q is taken", wrong)
+		}
+	}
+}
+
+func TestRoutes_cardinalityIsBounded(t *testing.T) {
+	r, err := newRoutes(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for i := range 200_000 {
+		word := fmt.Sprintf("%c%c%c", 'a'+i%26, 'a'+i/26%26, 'a'+i/676%26)
+		seen[string(r.endpoint(fmt.Appendf(nil, "/%s/%s/%s", word, word[1:], word[2:]), true))] = true
+	}
+	if len(seen) > 5000 || r.nodes > 2*maxNodes {
+		t.Errorf("%d endpoints, %d nodes", len(seen), r.nodes)
+	}
+}
+
+func TestCombined_doesNotAllocate(t *testing.T) {
+	line := []byte(`203.0.113.9 - alice [02/Jan/2026:15:04:05 +0000] "GET /v2/devices/17?x=1 HTTP/1.1" 401 12 "-" "curl/8.0"`)
+	f, _ := newCombined(logOptions{})
+	r, _ := newRoutes(nil)
+	var l logLine
+	if n := testing.AllocsPerRun(1000, func() {
+		l = logLine{}
+		if f.read(line, &l) != nil || !bytes.Equal(r.endpoint(l.target, true), []byte("/v2/devices/{id}")) {
+			t.Fatal("not read")
+		}
+	}); n > 0 {
+		t.Errorf("%v allocations for a line, want none", n)
+	}
+}
+
+func TestNewLogReader_saysWhatIsWrong(t *testing.T) {
+	for _, c := range []struct {
+		format string
+		o      logOptions
+		want   string
+	}{
+		{"apache", logOptions{}, "unknown format"},
+		{"log_format", logOptions{}, "log_format is missing"},
+		{"log_format", logOptions{LogFormat: "$remote_addr $status"}, "lacks the time"},
+		{"log_format", logOptions{LogFormat: "$status$request [$time_local]"}, "nothing stands between"},
+		{"combined", logOptions{LogFormat: "$status"}, `write format = "log_format"`},
+		{"json", logOptions{Fields: map[string]string{"usr": "x"}}, `"usr" is none of`},
+		{"syslog", logOptions{Inner: "docker"}, "no format that can stand in an envelope"},
+	} {
+		if _, err := newLogReader(c.format, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s %+v: got %v, want %q", c.format, c.o, err, c.want)
+		}
+	}
+}
+
+func FuzzLogFormats(f *testing.F) {
+	files, _ := filepath.Glob("testdata/loglines/*.txt")
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for line := range bytes.Lines(text) {
+			f.Add(bytes.TrimRight(line, "\n"))
+		}
+	}
+	var readers []logFormat
+	for _, name := range LogFormats() {
+		o := logOptions{}
+		if name == "log_format" {
+			o.LogFormat = `$remote_addr - $remote_user [$time_local] "$request" $status "$http_user_agent" $upstream_status`
+		}
+		reader, err := newLogReader(name, o)
+		if err != nil {
+			f.Fatal(err)
+		}
+		readers = append(readers, reader)
+	}
+	r, _ := newRoutes([]string{"/v2/{id}/*"})
+	f.Fuzz(func(t *testing.T, line []byte) {
+		for _, reader := range readers {
+			var l logLine
+			if reader.read(line, &l) != nil {
+				continue
+			}
+			if l.status < 100 || l.status > 999 || l.at.Year() < 1990 || l.at.Year() > 2100 {
+				t.Errorf("%T reads %q as %+v", reader, line, l)
+			}
+			if e := r.endpoint(l.target, true); len(e) > maxEndpoint+8 {
+				t.Errorf("endpoint of %d bytes", len(e))
+			}
+		}
+	})
+}
