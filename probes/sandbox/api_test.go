@@ -226,3 +226,16 @@ func TestAPI_awsExample(t *testing.T) {
 		t.Errorf("signature %s, want %s", got, want)
 	}
 }
+
+func FuzzParameters(f *testing.F) {
+	for _, s := range []string{`username="a\"b", nc=00000001,qop=auth`, `a="`, `=,=`, `Credential=a/b, SignedHeaders=host;x-amz-date, Signature=00`} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		for name, value := range parseParameters(s) {
+			if len(name)+len(value) > len(s)*4 { // lower case may take more bytes than upper case
+				t.Errorf("%q has grown to %q, %q", s, name, value)
+			}
+		}
+	})
+}
