@@ -18,7 +18,8 @@ import (
 	"github.com/authvigil/authvigil/probes/wire"
 )
 
-// demoConfig is what the demo watches: names below example.test that only the sandbox knows.
+// demoConfig is what the demo watches: names below example.test that only the sandbox knows. The %s is the fixed token
+// of a partner.
 const demoConfig = `
 [defaults]
 every = "2s"
@@ -27,11 +28,27 @@ timeout = "3s"
 [identity.billing]
 kind = "oauth2"
 issuer = "https://auth.example.test"
-client_id = "billing"
+client_id = "` + sandbox.ClientID + `"
 client_secret = "plain:` + sandbox.ClientSecret + `"
 audience = "https://api.example.test"
 
+[identity.orders]
+kind = "oauth2"
+token_url = "https://auth.example.test/token"
+client_id = "` + sandbox.OrdersID + `"
+client_secret = "plain:` + sandbox.OrdersSecret + `"
+
+[identity.reports]
+kind = "oauth2"
+token_url = "https://auth.example.test/token"
+client_id = "` + sandbox.ReportsID + `"
+client_secret = "plain:` + sandbox.ReportsSecret + `"
+
 [identity.partner]
+kind = "bearer"
+token = "plain:%s"
+
+[identity.key]
 kind = "api_key"
 key = "plain:` + sandbox.APIKey + `"
 
@@ -45,15 +62,29 @@ kind = "http"
 url = "https://api.example.test/v2/devices"
 identity = "billing"
 
+[probe.orders]
+kind = "http"
+url = "https://api.example.test/v2/orders"
+identity = "orders"
+
 [probe.partner]
 kind = "http"
-url = "https://api.example.test/key"
+url = "https://api.example.test/v2/orders"
 identity = "partner"
+
+[probe.key]
+kind = "http"
+url = "https://api.example.test/key"
+identity = "key"
 
 [probe.legacy]
 kind = "http"
 url = "https://api.example.test/basic"
 identity = "person"
+
+[probe.health]
+kind = "http"
+url = "https://api.example.test/v2/health"
 
 [probe.stranger]
 kind = "http"
@@ -62,51 +93,16 @@ expect = "deny"
 
 [probe.token]
 kind = "token"
-identity = "billing"
-min_remaining = "1s"
+identity = "reports"
 
 [probe.certificate]
 kind = "certificate"
-address = "api.example.test:443"
+address = "partner.example.test:443"
 
 [probe.clock]
 kind = "ntp"
 servers = ["ntp1.example.test", "ntp2.example.test", "ntp3.example.test"]
 `
-
-// A stunt is a fault on the timetable of the demo: what is broken, and which cause must be found.
-type stunt struct {
-	what  string
-	cause diagnose.Cause
-	times int // how many times as long as the others it lasts; 0: once
-	start func(*sandbox.World)
-}
-
-var timetable = []stunt{
-	{"the API refuses whatever lacks a scope that nobody granted", diagnose.InsufficientScope, 0, func(w *sandbox.World) { w.API.Set(func(f *sandbox.APIFaults) { f.WantScope = "devices:own" }) }},
-	{"the API's certificate ends in two days", diagnose.TLSCertExpiring, 0, func(w *sandbox.World) {
-		w.API.Set(func(f *sandbox.APIFaults) {
-			f.Certificate.NotAfter = time.Now().Add(48 * time.Hour)
-			f.Certificate.NotBefore = time.Now().AddDate(0, 0, -88)
-		})
-	}},
-	{"all time servers say that this machine is 40 s behind", diagnose.ClockSkew, 0, func(w *sandbox.World) {
-		for _, name := range []string{sandbox.NTPHost1, sandbox.NTPHost2, sandbox.NTPHost3} {
-			w.NTP(name).Set(func(f *sandbox.NTPFaults) { f.Clock = 40 * time.Second })
-		}
-	}},
-	{"a firewall blocks the API", diagnose.BlockedByGateway, 0, func(w *sandbox.World) { w.API.Set(func(f *sandbox.APIFaults) { f.Answer = sandbox.BlockPage() }) }},
-	{"the API lets strangers in", diagnose.AuthorizationTooOpen, 0, func(w *sandbox.World) { w.API.Set(func(f *sandbox.APIFaults) { f.Open = true }) }},
-	{"the API's certificate expired yesterday", diagnose.TLSCertExpired, 0, func(w *sandbox.World) {
-		w.API.Set(func(f *sandbox.APIFaults) {
-			f.Certificate.NotAfter = time.Now().Add(-24 * time.Hour)
-			f.Certificate.NotBefore = time.Now().AddDate(0, 0, -91)
-		})
-	}},
-	{"the identity provider is down, and the tokens run out", diagnose.IDPUnavailable, 2, func(w *sandbox.World) {
-		w.IdP.Set(func(f *sandbox.IdPFaults) { f.Answer = sandbox.Status(503) })
-	}},
-}
 
 func demoCommand(a *app) *cobra.Command {
 	var (
@@ -147,8 +143,7 @@ func (a *app) demo(ctx context.Context, l *listen, each time.Duration) error {
 	if err := world.Listen(); err != nil {
 		return exit{exitFound, fmt.Errorf("the sandbox cannot listen on loopback: %w", err)}
 	}
-	world.IdP.Set(func(f *sandbox.IdPFaults) { f.Lifetime = 15 * time.Second })
-	c, err := agent.Parse("demo", demoConfig)
+	c, err := agent.Parse("demo", fmt.Sprintf(demoConfig, world.IdP.Mint(sandbox.PartnerID, nil)))
 	if err != nil {
 		return exit{exitFound, err}
 	}
@@ -167,7 +162,11 @@ func (a *app) demo(ctx context.Context, l *listen, each time.Duration) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.run(ctx, l) })
-	group.Go(func() error { return voice.perform(ctx, world, each) })
+	group.Go(func() error {
+		fmt.Fprintf(a.stdout, "%6s  all is well: ten probes watch an identity provider, an API, a certificate and three clocks\n", voice.at())
+		sandbox.Demo(each).Run(ctx, world, voice.tell)
+		return nil
+	})
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
@@ -218,46 +217,18 @@ func (t *teller) Forget(string) {}
 
 func (t *teller) at() string { return fmt.Sprintf("%.0f s", time.Since(t.since).Seconds()) }
 
-// perform breaks one thing after the other.
-func (t *teller) perform(ctx context.Context, w *sandbox.World, each time.Duration) error {
-	pause := func(d time.Duration) bool {
-		timer := time.NewTimer(d)
-		defer timer.Stop()
-		select {
-		case <-ctx.Done():
-			return false
-		case <-timer.C:
-			return true
-		}
+// tell says what is broken, and when it is mended.
+func (t *teller) tell(e sandbox.Entry, begins bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !begins {
+		t.said = nil // what is still told of the fault before is no news
+		fmt.Fprintf(t.app.stdout, "%6s  mended\n", t.at())
+		return
 	}
-	fmt.Fprintf(t.app.stdout, "%6s  all is well: seven probes watch an identity provider, an API, a certificate and three clocks\n", t.at())
-	for pause(3 * time.Second) {
-		for _, s := range timetable {
-			t.mu.Lock()
-			t.said, t.wanted, t.hit = map[string]bool{}, s.cause, false
-			t.shown++
-			fmt.Fprintf(t.app.stdout, "\n%6s  broken: %s\n", t.at(), s.what)
-			t.mu.Unlock()
-			s.start(w)
-			if !pause(each * time.Duration(max(s.times, 1))) {
-				return nil
-			}
-			w.API.Reset()
-			w.IdP.Reset()
-			w.IdP.Set(func(f *sandbox.IdPFaults) { f.Lifetime = 15 * time.Second })
-			for _, name := range []string{sandbox.NTPHost1, sandbox.NTPHost2, sandbox.NTPHost3} {
-				w.NTP(name).Reset()
-			}
-			t.mu.Lock()
-			t.said = nil // what is still told of the fault before is no news
-			fmt.Fprintf(t.app.stdout, "%6s  mended\n", t.at())
-			t.mu.Unlock()
-			if !pause(each / 3) {
-				return nil
-			}
-		}
-	}
-	return nil
+	t.said, t.wanted, t.hit = map[string]bool{}, diagnose.Cause(e.Cause), false
+	t.shown++
+	fmt.Fprintf(t.app.stdout, "\n%6s  broken: %s\n", t.at(), e.Story)
 }
 
 func (t *teller) result() (found, shown int) {

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"net/http"
 	"slices"
 	"time"
 )
@@ -15,7 +16,7 @@ type Timetable struct {
 // An Entry is one fault of a Timetable.
 type Entry struct {
 	Name  string        // a few words, such as "certificate expired"
-	Story string        // one sentence for the reader: what was done to the World
+	Story string        // what is broken, to be read after "broken: "
 	Cause string        // id of the cause that should be found
 	At    time.Duration // when it comes, since the beginning of the round
 	For   time.Duration // how long it stays
@@ -71,74 +72,109 @@ func (t Timetable) Run(ctx context.Context, w *World, tell func(e Entry, begins 
 	}
 }
 
-// Demo is the timetable of the newcomer's first minutes. Each fault strikes another endpoint or identity, so that each can
-// be seen by itself; the first comes after a few seconds. The token of PartnerID is one that was got by Mint.
-func Demo() Timetable {
-	const s = time.Second
-	return Timetable{Round: 180 * s, Entries: []Entry{
+// Demo is the timetable of the newcomer's first minutes: one fault after the other, each in force for so long, and a third of
+// that in between. Each strikes another endpoint or identity than the one before, so that no patience of a gate hides it. The
+// token of PartnerID is one that was got by Mint. Tokens at issue must live no longer than DemoLifetime for a fault of the
+// issuer to be felt in time; those of OrdersID and ReportsID do.
+func Demo(each time.Duration) Timetable {
+	api := func(set func(f *APIFaults)) func(*World) { return func(w *World) { w.API.Set(set) } }
+	partner := func(set func(f *Faults)) func(*World) { return func(w *World) { w.Host(PartnerHost).Set(set) } }
+	clocks := func(by time.Duration) func(*World) {
+		return func(w *World) {
+			for _, name := range []string{NTPHost1, NTPHost2, NTPHost3} {
+				w.NTP(name).Set(func(f *NTPFaults) { f.Clock = by })
+			}
+		}
+	}
+	secret := func(is string) func(*World) {
+		return func(w *World) { w.IdP.Change(OrdersID, func(c *Client) { c.Secret = is }) }
+	}
+	token := func(answer http.Handler, only ...string) func(*World) {
+		return func(w *World) { w.IdP.Set(func(f *IdPFaults) { f.Answer, f.Only = answer, only }) }
+	}
+	return inTurn(each, []Entry{
 		{
-			Name: "scope missing", At: 3 * s, For: 25 * s, Cause: "insufficient_scope",
-			Story: "The API was changed: /v2/devices now wants the scope devices:list, which the tokens of client " + ClientID + " do not have.",
-			Begin: func(w *World) { w.API.Set(func(f *APIFaults) { f.WantScope = "devices:list" }) },
-			End:   func(w *World) { w.API.Set(func(f *APIFaults) { f.WantScope = "" }) },
+			Name: "scope missing", Cause: "insufficient_scope",
+			Story: "the API wants a scope for /v2/devices that nobody granted",
+			Begin: api(func(f *APIFaults) { f.WantScope = "devices:own" }),
+			End:   api(func(f *APIFaults) { f.WantScope = "" }),
 		},
 		{
-			Name: "certificate expired", At: 10 * s, For: 25 * s, Cause: "tls_cert_expired",
-			Story: "Nobody renewed the certificate of " + PartnerHost + ": it ran out a minute ago.",
-			Begin: func(w *World) {
-				w.Host(PartnerHost).Set(func(f *Faults) { f.Certificate = Certificate{NotAfter: time.Now().Add(-time.Minute)} })
-			},
-			End: func(w *World) { w.Host(PartnerHost).Set(func(f *Faults) { f.Certificate = Certificate{Edition: 2} }) },
+			Name: "certificate ends soon", Cause: "tls_cert_expiring",
+			Story: "the certificate of " + PartnerHost + " ends in two days",
+			Begin: partner(func(f *Faults) { f.Certificate = ending(48 * time.Hour) }),
+			End:   partner(func(f *Faults) { f.Certificate = Certificate{Edition: 2} }),
 		},
 		{
-			Name: "secret changed", At: 18 * s, For: 30 * s, Cause: "client_credentials_invalid",
-			Story: "The secret of client " + OrdersID + " was changed at the identity provider, and not here; the token in use runs out within seconds. A refused secret is asked for again only after minutes, lest the client be locked out.",
-			Begin: func(w *World) { w.IdP.Change(OrdersID, func(c *Client) { c.Secret = "changed-" + OrdersSecret }) },
-			End:   func(w *World) { w.IdP.Change(OrdersID, func(c *Client) { c.Secret = OrdersSecret }) },
+			Name: "clock wrong", Cause: "clock_skew",
+			Story: "all time servers say that this machine is 40 s behind",
+			Begin: clocks(40 * time.Second), End: clocks(0),
 		},
 		{
-			Name: "token revoked", At: 30 * s, For: 25 * s, Cause: "token_revoked",
-			Story: "The fixed token of " + PartnerID + " was revoked long before its end.",
+			Name: "gateway blocks", Cause: "blocked_by_gateway",
+			Story: "a firewall blocks /v2/health, whoever asks",
+			Begin: api(func(f *APIFaults) { f.Answer, f.Only = BlockPage(), []string{"/v2/health"} }),
+			End:   api(func(f *APIFaults) { f.Answer, f.Only = nil, nil }),
+		},
+		{
+			Name: "strangers let in", Cause: "authorization_too_open",
+			Story: "the API lets strangers in",
+			Begin: api(func(f *APIFaults) { f.Open = true }),
+			End:   api(func(f *APIFaults) { f.Open = false }),
+		},
+		{
+			Name: "token revoked", Cause: "token_revoked",
+			Story: "the fixed token of " + PartnerID + " is revoked, long before its end",
 			Begin: func(w *World) { w.IdP.Revoke(PartnerID) },
 			End:   func(w *World) { w.IdP.Reinstate(PartnerID) },
 		},
 		{
-			Name: "gateway blocks", At: 42 * s, For: 20 * s, Cause: "blocked_by_gateway",
-			Story: "A web application firewall before /v2/health refuses every request, whoever asks.",
-			Begin: func(w *World) {
-				w.API.Set(func(f *APIFaults) { f.Answer, f.Only = BlockPage(), []string{"/v2/health"} })
-			},
-			End: func(w *World) { w.API.Set(func(f *APIFaults) { f.Answer, f.Only = nil, nil }) },
+			Name: "certificate expired", Cause: "tls_cert_expired",
+			Story: "the certificate of " + PartnerHost + " expired yesterday",
+			Begin: partner(func(f *Faults) { f.Certificate = ending(-24 * time.Hour) }),
+			End:   partner(func(f *Faults) { f.Certificate = Certificate{Edition: 3} }),
 		},
 		{
-			Name: "identity provider down", At: 55 * s, For: 30 * s, Cause: "idp_unavailable",
-			Story: "The token endpoint answers 503; clients whose tokens live for seconds are the first to suffer.",
-			Begin: func(w *World) { w.IdP.Set(func(f *IdPFaults) { f.Answer, f.Only = Status(503), []string{"/token"} }) },
-			End:   func(w *World) { w.IdP.Set(func(f *IdPFaults) { f.Answer, f.Only = nil, nil }) },
+			Name: "key retired", Cause: "api_key_invalid",
+			Story: "the API key in use is retired, and only its successor is accepted",
+			Begin: api(func(f *APIFaults) { f.RetireKey = true }),
+			End:   api(func(f *APIFaults) { f.RetireKey = false }),
 		},
 		{
-			Name: "key retired", At: 70 * s, For: 25 * s, Cause: "api_key_invalid",
-			Story: "The API key in use was retired; only its successor is accepted.",
-			Begin: func(w *World) { w.API.Set(func(f *APIFaults) { f.RetireKey = true }) },
-			End:   func(w *World) { w.API.Set(func(f *APIFaults) { f.RetireKey = false }) },
+			Name: "secret changed", Cause: "client_credentials_invalid", For: 2 * each,
+			Story: "the secret of client " + OrdersID + " is changed at the identity provider and not here, and its tokens run out",
+			Begin: secret("changed-" + OrdersSecret), End: secret(OrdersSecret),
 		},
 		{
-			Name: "name gone", At: 85 * s, For: 20 * s, Cause: "dns_failure",
-			Story: "The name " + PartnerHost + " does not resolve any more.",
-			Begin: func(w *World) { w.Host(PartnerHost).Set(func(f *Faults) { f.Line = NoSuchName }) },
-			End:   func(w *World) { w.Host(PartnerHost).Set(func(f *Faults) { f.Line = Open }) },
+			Name: "name gone", Cause: "dns_failure",
+			Story: "the name " + PartnerHost + " does not resolve any more",
+			Begin: partner(func(f *Faults) { f.Line = NoSuchName }),
+			End:   partner(func(f *Faults) { f.Line = Open }),
 		},
 		{
-			Name: "clock wrong", At: 105 * s, For: 20 * s, Cause: "clock_skew",
-			Story: "The three time servers agree that the clock of this machine is 90 seconds ahead (it is they who are behind, but who would know).",
-			Begin: func(w *World) { skewTimeServers(w, -90*time.Second) },
-			End:   func(w *World) { skewTimeServers(w, 0) },
+			Name: "identity provider down", Cause: "idp_unavailable", For: 2 * each,
+			Story: "the token endpoint is down, and the tokens run out",
+			Begin: token(Status(http.StatusServiceUnavailable), "/token"), End: token(nil),
 		},
-	}}
+	})
 }
 
-func skewTimeServers(w *World, by time.Duration) {
-	for _, name := range []string{NTPHost1, NTPHost2, NTPHost3} {
-		w.NTP(name).Set(func(f *NTPFaults) { f.Clock = by })
+// ending is a certificate of 90 days that ends so long from now.
+func ending(in time.Duration) Certificate {
+	end := time.Now().Add(in)
+	return Certificate{NotBefore: end.Add(-leafLife), NotAfter: end}
+}
+
+// inTurn puts entries one after the other. Those without a length get each.
+func inTurn(each time.Duration, list []Entry) Timetable {
+	at := 3 * time.Second
+	for n := range list {
+		e := &list[n]
+		if e.For == 0 {
+			e.For = each
+		}
+		e.At = at
+		at += e.For + each/3
 	}
+	return Timetable{Round: at, Entries: list}
 }

@@ -56,13 +56,15 @@ func TestDemo_everyFaultBites(t *testing.T) {
 		"tls_cert_expired":           func() bool { return v.get("https://"+PartnerHost+"/v2/health").status == 200 },
 		"client_credentials_invalid": func() bool { return client(OrdersID, OrdersSecret) == 200 },
 		"token_revoked":              func() bool { return bearer("/v2/orders", partner) == 200 },
+		"tls_cert_expiring":          func() bool { return time.Until(leafOf(t, w, PartnerHost).NotAfter) > 30*24*time.Hour },
+		"authorization_too_open":     func() bool { return v.get(Audience+"/v2/devices").status == 401 },
 		"blocked_by_gateway":         func() bool { return v.get(Audience+"/v2/health").status == 200 },
 		"idp_unavailable":            func() bool { return client(ReportsID, ReportsSecret) == 200 },
 		"api_key_invalid":            func() bool { return v.get(Audience+"/key", "X-Api-Key", APIKey).status == 200 },
 		"dns_failure":                func() bool { return v.get("https://"+PartnerHost+"/v2/health").err == nil },
 		"clock_skew":                 func() bool { r, err := query(t, w, NTPHost1); return err == nil && near(r.ClockOffset, 0) },
 	}
-	table := Demo()
+	table := Demo(12 * time.Second)
 	for _, e := range table.Entries {
 		good := look[e.Cause]
 		if good == nil || e.Name == "" || e.Story == "" || e.At+e.For > table.Round {
