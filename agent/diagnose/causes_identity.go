@@ -58,6 +58,7 @@ var identityRows = []row{
 		return certLess(f) && f.scheme != "basic" && (unsent(f) || f.says("anonymous", "without authentication", "callers")) && !f.words.html
 	}},
 	{cause: MissingCredentials, weight: 80, all: of(cNotFound), any: of(cHeader), when: certLess},
+	{cause: MissingCredentials, weight: 73, all: of(cMissing), any: of(cRefresh, cCode, cPassword, cSecret), not: of(cExpired, cInvalid, cClient), when: issuer},
 	{cause: MissingCredentials, weight: 74, all: of(cNotFound), any: of(cToken), not: of(cUser, cRefresh, cCode, cClient), when: func(f *facts) bool { return unsent(f) }},
 	{cause: MissingCredentials, weight: 66, when: func(f *facts) bool {
 		return f.status == 401 && f.bare && (f.scheme == "bearer" && f.offered == "bearer") && !f.expired
@@ -97,6 +98,7 @@ var identityRows = []row{
 	{cause: ClientCredentialsInvalid, weight: 80, all: of(cCredential), any: of(cInvalid), when: func(f *facts) bool { return f.scheme == "client_credentials" || f.atIssuer && f.scheme == "mtls" }},
 	{cause: ClientCredentialsInvalid, weight: 74, all: of(cClient), any: of(cInvalid, cNotFound), not: of(cPermission, cResource, cCert), when: func(f *facts) bool { return !f.signed && noTLS(f) && f.scheme != "mtls" }},
 	{cause: ClientCredentialsInvalid, weight: 55, when: func(f *facts) bool { return f.scheme == "client_credentials" && issuer(f) && f.status == 401 }},
+	{cause: ClientCredentialsInvalid, weight: 62, all: of(cPermission, cNotFound), when: issuer},
 	{cause: ClientSecretExpired, weight: 91, all: of(cSecret, cExpired), when: noTLS},
 
 	{cause: ClientDisabled, weight: 85, all: of(cDisabled), any: of(cUser, cClient, cSubscription, cKey, cCredential), not: of(cGrant, cResource, cIP), when: noTLS},
@@ -137,6 +139,7 @@ var identityRows = []row{
 		return f.scheme != "none" && noTLS(f) && (f.status == 403 || f.status == 401 || f.status == 400) && api(f)
 	}},
 	{cause: PermissionDenied, weight: 73, all: of(cResource), any: of(cDenied, cDisabled, cNotFound), not: of(cScope, cIP, cGrant, cMissing), when: func(f *facts) bool { return f.status == 403 && f.scheme != "none" }},
+	{cause: PermissionDenied, weight: 66, all: of(cDenied), any: of(cUser, cResource, cClient, cPermission), not: of(cScope, cIP, cGrant, cRate, cQuota, cGateway, cKey, cLogin), when: func(f *facts) bool { return !unsent(f) && !f.signed && noTLS(f) && f.refused() && api(f) }},
 	{cause: PermissionDenied, weight: 52, when: func(f *facts) bool { return f.status == 403 && !unsent(f) && !f.words.html && !f.signed }},
 	{cause: PermissionDenied, weight: 66, when: func(f *facts) bool {
 		return f.signed && f.status == 403 && f.all.any(of(cDenied)) && !f.all.any(of(cSignature, cTime, cInvalid, cKey))

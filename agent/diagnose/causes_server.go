@@ -40,6 +40,7 @@ var tlsRows = []row{
 	{cause: TLSRenewedNotDeployed, weight: 95, when: facet("renewed_not_deployed")},
 
 	{cause: TLSClientCertRequired, weight: 94, when: func(f *facts) bool { return f.alert("certificate required", "certificate_required") }},
+	{cause: TLSClientCertRequired, weight: 85, when: func(f *facts) bool { return f.transportSays("no renegotiation") }}, // the server asks for the certificate after the request
 	{cause: TLSClientCertRejected, weight: 92, when: func(f *facts) bool {
 		return f.alert("bad certificate", "expired certificate", "unknown certificate", "unknown certificate authority", "certificate expired", "certificate unknown", "certificate revoked", "unsupported certificate", "access denied", "unknown ca", "revoked certificate") && (f.scheme == "mtls" || f.transportSays("remote error", "alert"))
 	}},
@@ -186,7 +187,7 @@ var serverRows = []row{
 		return f.says("could not find resource for full path", "no handler", "unknown path", "unknown method", "no route matched", "no route", "missing authentication token") && !bearerless(f) || f.status == 404 && f.says("cannot get", "cannot post", "no such page", "path not found", "page not found", "route not found")
 	}},
 	{cause: IDPUnavailable, weight: 84, all: of(cProvider), any: of(cUnavailable, cTimeout, cRefusedConn, cNotFound), when: func(f *facts) bool { return noTLS(f) && f.status != 404 && !f.fromClient() }},
-	{cause: IDPUnavailable, weight: 84, all: of(cKid), any: of(cUnavailable), when: noTLS},
+	{cause: IDPUnavailable, weight: 84, all: of(cUnavailable), any: of(cKid, cKey), when: func(f *facts) bool { return noTLS(f) && bearer(f) }},
 	{cause: IDPUnavailable, weight: 80, when: func(f *facts) bool { return f.atIssuer && f.status >= 500 && f.scheme != "jwt_bearer" }},
 	{cause: IDPUnavailable, weight: 62, when: func(f *facts) bool { return f.atIssuer && f.status >= 500 }},
 	{cause: IDPUnavailable, weight: 70, when: func(f *facts) bool {

@@ -48,6 +48,7 @@ var tokenRows = []row{
 	}},
 	{cause: TokenAudienceMismatch, weight: 86, when: func(f *facts) bool { return f.says("invalid target", "intended for", "not intended for") }},
 	{cause: TokenIssuerMismatch, weight: 88, all: of(cIssuer), any: negative, not: of(cCert, cMissing, cUntrusted, cSelfSigned), when: noTLS},
+	{cause: TokenIssuerMismatch, weight: 86, all: of(cIssuer, cNotFound), not: of(cCert), when: noTLS},
 	{cause: TokenIssuerMismatch, weight: 82, all: of(cIssuer), any: of(cUntrusted), when: noTLS},
 	{cause: TokenAlgorithmUnsupported, weight: 86, all: of(cAlgorithm), any: of(cInvalid, cUnsupported, cMismatch, cDenied), not: of(cKid, cCert), when: noTLS},
 	{cause: TokenSignatureInvalid, weight: 86, all: of(cSignature), any: of(cInvalid, cMismatch, cMalformed, cNotFound, cUntrusted), not: of(cAlgorithm, cCert), when: func(f *facts) bool {
@@ -61,15 +62,31 @@ var tokenRows = []row{
 	}},
 	{cause: TokenMalformed, weight: 80, all: of(cMalformed), any: of(cToken, cCredential, cHeader, cExpired, cNotYet, cIssuer, cAudience), not: of(cScheme, cCert, cRequest), when: func(f *facts) bool { return noTLS(f) && f.scheme != "api_key" && !f.skewedFuture() }},
 	{cause: TokenMalformed, weight: 64, all: of(cMalformed), not: of(cCert, cRequest, cScheme), when: func(f *facts) bool { return noTLS(f) && bearer(f) && f.refused() }},
-	{cause: TokenMalformed, weight: 83, all: of(cMissing), any: of(cIssuer, cExpired, cNotYet, cAlgorithm, cKid), not: of(cProvider, cCert, cHeader), when: func(f *facts) bool { return bearer(f) && noTLS(f) }},
-	{cause: TokenMalformed, weight: 85, all: of(cLifetime), not: of(cRefresh, cTime), when: func(f *facts) bool { return bearer(f) && noTLS(f) && api(f) }},
+	{cause: TokenMalformed, weight: 83, all: of(cMissing), any: of(cIssuer, cExpired, cNotYet, cAlgorithm, cKid), not: of(cProvider, cCert, cHeader, cNotFound), when: func(f *facts) bool { return bearer(f) && noTLS(f) }},
+	{cause: TokenMalformed, weight: 85, all: of(cLifetime), not: of(cRefresh, cTime, cExpired), when: func(f *facts) bool { return bearer(f) && noTLS(f) && api(f) }},
 	{cause: TokenMalformed, weight: 84, when: func(f *facts) bool {
 		return f.says("token has no expiration", "no expiration", "claim is missing", "missing claim", "missing required claim", "claims are missing", "lacks claim", "required claim")
 	}},
+	{cause: TokenMalformed, weight: 84, when: func(f *facts) bool { return bearer(f) && f.claimMissing() }},
+	{cause: TokenMalformed, weight: 57, all: of(cHeader, cInvalid), when: func(f *facts) bool { return bearer(f) && api(f) && f.status != 200 }},
+	{cause: TokenRevoked, weight: 76, all: of(cUser, cNotFound), not: of(cPermission, cResource), when: func(f *facts) bool { return bearer(f) && api(f) && noTLS(f) && (f.status == 401 || f.status == 403) }},
 	{cause: TokenRevoked, weight: 87, all: of(cRevoked), not: of(cClient, cCert, cSubscription), when: func(f *facts) bool { return noTLS(f) && sure(f) }},
 	{cause: TokenRevoked, weight: 85, when: func(f *facts) bool { return f.hasCode("token revoked", "revoked token", "session revoked") }},
 	{cause: TokenMalformed, weight: 66, when: func(f *facts) bool { return f.token != nil && len(f.token.Problems) > 0 && f.refused() && api(f) }},
+	{cause: UnknownUnauthorized, weight: 59, all: of(cToken, cInvalid), not: of(cExpired, cRevoked, cMalformed, cAudience, cIssuer, cSignature, cKey), when: func(f *facts) bool { return bearer(f) && api(f) && noTLS(f) }},
+	{cause: TokenRevoked, weight: 74, when: func(f *facts) bool { return f.words.fields["active"] == "false" && !f.expired }},
+	{cause: TokenExpired, weight: 84, when: func(f *facts) bool { return f.words.fields["active"] == "false" && f.expired && !f.skewed() }},
 	{cause: UnknownUnauthorized, weight: 86, when: func(f *facts) bool {
 		return doubtful(f) && !f.expired && (bearer(f) || f.scheme == "api_key") && api(f)
 	}},
+}
+
+// claimMissing says whether the server misses a claim of the token.
+func (f *facts) claimMissing() bool {
+	for _, cl := range f.words.clauses {
+		if cl.set.has(of(cMissing)) && (holdsWords(cl.text, "claim") || holdsWords(cl.text, "claims")) && !cl.set.any(of(cScope, cPermission)) {
+			return true
+		}
+	}
+	return false
 }

@@ -31,7 +31,7 @@ var documentedCodes = map[string]Cause{
 	"illegal location constraint exception": WrongEnvironment, "permanent redirect": WrongEnvironment, "invalid token id": APIKeyInvalid, "token refresh required": TokenExpired, "request in the future": RequestTimestampSkew,
 	// Google: cloud.google.com/apis/design/errors, ErrorInfo reasons
 	"api key invalid": APIKeyInvalid, "access token expired": TokenExpired, "access token scope insufficient": InsufficientScope, "access token type unsupported": WrongAuthScheme,
-	"account state invalid": ClientDisabled, "consumer suspended": ClientDisabled, "consumer invalid": WrongEnvironment, "service disabled": ClientDisabled, "rate limit exceeded": RateLimited,
+	"account state invalid": ClientDisabled, "consumer suspended": ClientDisabled, "consumer invalid": WrongEnvironment, "service disabled": PermissionDenied, "rate limit exceeded": RateLimited,
 	"resource quota exceeded": RateLimited, "credentials missing": MissingCredentials, "api key service blocked": PermissionDenied, "api key http referrer blocked": BlockedByGateway, "api key ip address blocked": BlockedByGateway,
 	"user project denied": PermissionDenied, "iam permission denied": PermissionDenied, "security policy violated": BlockedByGateway, "location policy violated": BlockedByGateway, "invalid rapt": InteractionRequired, "rapt required": InteractionRequired,
 	"user rate limit exceeded": RateLimited, "daily limit exceeded": RateLimited, "quota exceeded": RateLimited, "access not configured": ClientDisabled, "key invalid": APIKeyInvalid, "key expired": TokenExpired, "insufficient permissions": InsufficientScope, "org internal": PermissionDenied,

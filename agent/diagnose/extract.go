@@ -149,7 +149,7 @@ func (w *words) value(name string, v any, depth, status int) {
 					w.note("active", "true")
 				}
 			default:
-				if field == "errors" || field == "error" || field == "fault" {
+				if field == "errors" || field == "error" || field == "fault" || field == "error message" || field == "errmsg" && depth == 0 || field == "error code" {
 					w.failed = w.failed || notEmpty(value)
 				}
 				w.value(field, value, depth+1, status)

@@ -145,7 +145,8 @@ func (f *facts) readToken() {
 
 // refused says whether the answer is a refusal of whoever asks, as against any other failure.
 func (f *facts) refused() bool {
-	return f.status == 401 || f.status == 403 || (f.status == 400 && f.atIssuer) || (f.status/100 == 2 && f.words.failed)
+	local := f.transport != "" && f.status == 0 && f.all.any(of(cToken)) && !f.tls // a check of the token before anything was sent
+	return f.status == 401 || f.status == 403 || (f.status == 400 && f.atIssuer) || (f.status/100 == 2 && f.words.failed) || local
 }
 
 // clauseWith finds a clause that speaks of all of these, of one of any, and of none of not.
