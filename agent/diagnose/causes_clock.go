@@ -34,6 +34,9 @@ var clockRows = []row{
 		return !f.signed && certLess(f) && f.status != 404 && f.all.any(negative|of(cExpired, cNotYet, cLifetime)) && (bearer(f) || f.atIssuer) && f.says("clock", "skew", "timeframe", "server time", "clock skew", "clocks", "time drift")
 	}},
 	{cause: ClockSkew, weight: 88, when: func(f *facts) bool {
+		return !f.signed && certLess(f) && f.says("time skew", "clock skew", "clock drift", "clocks are", "clock is", "system time", "out of sync") && !f.all.any(of(cAudience, cIssuer))
+	}},
+	{cause: ClockSkew, weight: 88, when: func(f *facts) bool {
 		return !f.signed && certLess(f) && (f.says("issued in the future", "issued at", "iat", "in the future", "used too early") && f.all.any(of(cNotYet)) && !f.all.any(of(cAudience, cIssuer)) && !f.says("nbf"))
 	}},
 	{cause: ClockSkew, weight: 84, when: func(f *facts) bool { return f.ahead > 0 && f.ahead < time.Hour && f.refused() }},

@@ -30,6 +30,9 @@ var protocolRows = []row{
 	{cause: IDPUnavailable, weight: 86, when: func(f *facts) bool { return f.hasCode("temporarily unavailable", "server error") && issuer(f) }},
 	{cause: PermissionDenied, weight: 62, when: func(f *facts) bool { return f.hasCode("access denied") }},
 	{cause: RateLimited, weight: 88, when: func(f *facts) bool { return f.hasCode("slow down") }},
+	{cause: ClientCredentialsInvalid, weight: 64, when: func(f *facts) bool {
+		return f.hasCode("access denied") && issuer(f) && f.scheme == "client_credentials" && f.status == 401
+	}},
 	{cause: InteractionRequired, weight: 92, when: func(f *facts) bool { // OpenID Connect Core section 3.1.2.6, RFC 9470
 		return f.hasCode("interaction required", "login required", "consent required", "mfa required", "account selection required", "insufficient user authentication", "authorization pending")
 	}},
@@ -61,7 +64,7 @@ var identityRows = []row{
 	{cause: MissingCredentials, weight: 73, all: of(cMissing), any: of(cRefresh, cCode, cPassword, cSecret), not: of(cExpired, cInvalid, cClient), when: issuer},
 	{cause: MissingCredentials, weight: 74, all: of(cNotFound), any: of(cToken), not: of(cUser, cRefresh, cCode, cClient), when: func(f *facts) bool { return unsent(f) }},
 	{cause: MissingCredentials, weight: 66, when: func(f *facts) bool {
-		return f.status == 401 && f.bare && (f.scheme == "bearer" && f.offered == "bearer") && !f.expired
+		return f.status == 401 && f.bare && (f.scheme == "bearer" && f.offered == "bearer") && !f.expired && !f.all.any(negative|of(cExpired, cRevoked))
 	}},
 	{cause: WrongAuthScheme, weight: 72, when: func(f *facts) bool {
 		return f.status == 401 && f.offered != "" && f.offered != "several" && !sameScheme(f.scheme, f.offered) && !unsent(f) && !f.signed && f.bare
@@ -99,12 +102,13 @@ var identityRows = []row{
 	{cause: ClientCredentialsInvalid, weight: 74, all: of(cClient), any: of(cInvalid, cNotFound), not: of(cPermission, cResource, cCert), when: func(f *facts) bool { return !f.signed && noTLS(f) && f.scheme != "mtls" }},
 	{cause: ClientCredentialsInvalid, weight: 55, when: func(f *facts) bool { return f.scheme == "client_credentials" && issuer(f) && f.status == 401 }},
 	{cause: ClientCredentialsInvalid, weight: 62, all: of(cPermission, cNotFound), when: issuer},
+	{cause: ClientCredentialsInvalid, weight: 88, all: of(cNonce), any: of(cUsed), when: issuer},
 	{cause: ClientSecretExpired, weight: 91, all: of(cSecret, cExpired), when: noTLS},
 
 	{cause: ClientDisabled, weight: 85, all: of(cDisabled), any: of(cUser, cClient, cSubscription, cKey, cCredential), not: of(cGrant, cResource, cIP), when: noTLS},
 	{cause: ClientDisabled, weight: 74, all: of(cDisabled), not: of(cGrant, cToken, cScope, cIP, cUsed), when: func(f *facts) bool { return noTLS(f) && f.refused() }},
 	{cause: ClientDisabled, weight: 80, all: of(cSubscription), any: of(cExpired, cMissing, cInvalid, cDenied), not: of(cKey), when: noTLS},
-	{cause: ClientDisabled, weight: 88, all: of(cClient, cRevoked), when: noTLS},
+	{cause: ClientDisabled, weight: 88, all: of(cClient, cRevoked), not: of(cRefresh, cCode, cExpired), when: noTLS},
 	{cause: ClientDisabled, weight: 86, when: func(f *facts) bool {
 		return f.hasCode("account inactive", "deleted client", "disabled client", "account disabled", "user disabled", "client disabled")
 	}},

@@ -9,9 +9,8 @@ import (
 
 // signedRows: requests that carry a signature over themselves.
 var signedRows = []row{
-	{cause: RequestTimestampSkew, weight: 90, any: of(cTime), when: func(f *facts) bool {
-		return f.signed && f.all.any(negative|of(cExpired, cNotYet, cTooMany)) && f.status != 404
-	}},
+	{cause: RequestTimestampSkew, weight: 90, all: of(cTime), any: negative | of(cExpired, cNotYet, cTooMany), when: func(f *facts) bool { return f.signed && f.status != 404 }},
+	{cause: RequestSignatureInvalid, weight: 64, any: of(cSignature), when: func(f *facts) bool { return f.signed && (f.status == 403 || f.status == 401) }},
 	{cause: RequestTimestampSkew, weight: 89, any: of(cExpired, cNotYet), when: func(f *facts) bool { return f.signed && !f.all.any(of(cToken)) }},
 	{cause: TokenExpired, weight: 90, all: of(cToken, cExpired), when: func(f *facts) bool { return f.signed }},
 	{cause: RequestTimestampSkew, weight: 93, when: func(f *facts) bool {

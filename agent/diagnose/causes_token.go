@@ -13,6 +13,9 @@ func doubtful(f *facts) bool {
 				n++
 			}
 		}
+		if n >= 2 && cl.set.has(of(cInvalid, cMissing)) && holdsWords(cl.text, "or") && cl.set.any(of(cCredential, cHeader, cToken, cKey)) {
+			return true
+		}
 		if n >= 2 && cl.set.has(of(cExpired)) && (cl.set.any(of(cInvalid, cRevoked))) && (holdsWords(cl.text, "or") || n >= 3) && !cl.set.any(of(cRefresh, cCode)) {
 			return true
 		}
@@ -37,6 +40,9 @@ var tokenRows = []row{
 	{cause: TokenExpired, weight: 88, when: func(f *facts) bool {
 		return f.expired && (bearer(f) || f.scheme == "") && f.refused() && api(f) && !f.all.any(of(cAudience, cIssuer, cAlgorithm, cScope)) && !f.skewed()
 	}},
+	{cause: TokenExpired, weight: 83, all: of(cExpired), any: of(cTime, cToken), not: of(cRefresh, cCode, cSecret), when: func(f *facts) bool {
+		return issuer(f) && sure(f) && (f.scheme == "client_credentials" || f.scheme == "jwt_bearer") && !f.skewed()
+	}},
 	{cause: TokenExpired, weight: 72, all: of(cSession), any: of(cExpired, cInvalid), not: of(cMissing), when: func(f *facts) bool { return api(f) && sure(f) }},
 	{cause: TokenNotYetValid, weight: 80, all: of(cNotYet), any: of(cToken, cInvalid, cTime, cDenied), not: of(cMalformed), when: func(f *facts) bool {
 		return certLess(f) && !f.signed && !f.skewed() && !f.says("iat", "issued at", "issued in the future")
@@ -47,12 +53,13 @@ var tokenRows = []row{
 		return f.says("not for this", "intended for", "not issued for", "not intended", "for another", "not for")
 	}},
 	{cause: TokenAudienceMismatch, weight: 86, when: func(f *facts) bool { return f.says("invalid target", "intended for", "not intended for") }},
+	{cause: TokenAudienceMismatch, weight: 75, all: of(cResource, cNotFound), when: func(f *facts) bool { return issuer(f) && f.scheme == "client_credentials" && f.status != 404 }},
 	{cause: TokenIssuerMismatch, weight: 88, all: of(cIssuer), any: negative, not: of(cCert, cMissing, cUntrusted, cSelfSigned), when: noTLS},
 	{cause: TokenIssuerMismatch, weight: 86, all: of(cIssuer, cNotFound), not: of(cCert), when: noTLS},
 	{cause: TokenIssuerMismatch, weight: 82, all: of(cIssuer), any: of(cUntrusted), when: noTLS},
 	{cause: TokenAlgorithmUnsupported, weight: 86, all: of(cAlgorithm), any: of(cInvalid, cUnsupported, cMismatch, cDenied), not: of(cKid, cCert), when: noTLS},
-	{cause: TokenSignatureInvalid, weight: 86, all: of(cSignature), any: of(cInvalid, cMismatch, cMalformed, cNotFound, cUntrusted), not: of(cAlgorithm, cCert), when: func(f *facts) bool {
-		return !f.signed && noTLS(f) && (bearer(f) || f.scheme == "" || f.all.any(of(cToken)))
+	{cause: TokenSignatureInvalid, weight: 86, all: of(cSignature), any: of(cInvalid, cMismatch, cNotFound, cUntrusted), not: of(cAlgorithm, cCert), when: func(f *facts) bool {
+		return !f.signed && noTLS(f) && (bearer(f) || f.scheme == "" || f.all.any(of(cToken))) && !f.says("in the form of")
 	}},
 	{cause: TokenSignatureInvalid, weight: 87, all: of(cKid), any: of(cInvalid, cNotFound, cMismatch, cMissing, cUnsupported), not: of(cProvider, cUnavailable), when: func(f *facts) bool {
 		return bearer(f) && noTLS(f) && !f.all.any(of(cUnavailable)) && !f.says("api key")
@@ -63,7 +70,7 @@ var tokenRows = []row{
 	{cause: TokenMalformed, weight: 80, all: of(cMalformed), any: of(cToken, cCredential, cHeader, cExpired, cNotYet, cIssuer, cAudience), not: of(cScheme, cCert, cRequest), when: func(f *facts) bool { return noTLS(f) && f.scheme != "api_key" && !f.skewedFuture() }},
 	{cause: TokenMalformed, weight: 64, all: of(cMalformed), not: of(cCert, cRequest, cScheme), when: func(f *facts) bool { return noTLS(f) && bearer(f) && f.refused() }},
 	{cause: TokenMalformed, weight: 83, all: of(cMissing), any: of(cIssuer, cExpired, cNotYet, cAlgorithm, cKid), not: of(cProvider, cCert, cHeader, cNotFound), when: func(f *facts) bool { return bearer(f) && noTLS(f) }},
-	{cause: TokenMalformed, weight: 85, all: of(cLifetime), not: of(cRefresh, cTime, cExpired), when: func(f *facts) bool { return bearer(f) && noTLS(f) && api(f) }},
+	{cause: TokenMalformed, weight: 85, all: of(cLifetime), not: of(cRefresh, cTime, cExpired), when: func(f *facts) bool { return !f.all.any(of(cExpired)) && bearer(f) && noTLS(f) && api(f) }},
 	{cause: TokenMalformed, weight: 84, when: func(f *facts) bool {
 		return f.says("token has no expiration", "no expiration", "claim is missing", "missing claim", "missing required claim", "claims are missing", "lacks claim", "required claim")
 	}},

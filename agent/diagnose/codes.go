@@ -16,7 +16,7 @@ var documentedCodes = map[string]Cause{
 	"aadsts50013": TokenSignatureInvalid, "aadsts500133": TokenExpired, "aadsts700054": GrantNotAllowed, "aadsts7000218": ClientCredentialsInvalid, "aadsts70001": ClientCredentialsInvalid,
 	"aadsts65004": InteractionRequired, "aadsts90033": IDPUnavailable, "aadsts90072": WrongEnvironment, "aadsts700025": GrantNotAllowed, "aadsts700030": ClientCredentialsInvalid,
 	"aadsts53001": InteractionRequired, "aadsts50078": InteractionRequired, "aadsts50072": InteractionRequired, "aadsts80012": PermissionDenied, "aadsts54005": InvalidGrantExpired, "aadsts90019": WrongEnvironment,
-	"aadsts900023": WrongEnvironment, "aadsts500212": ClientDisabled, "aadsts50097": InteractionRequired, "aadsts50158": InteractionRequired, "aadsts700003": ClientDisabled, "aadsts90061": IDPUnavailable, "aadsts50196": RateLimited,
+	"aadsts900023": WrongEnvironment, "aadsts500212": ClientDisabled, "aadsts50097": InteractionRequired, "aadsts50158": InteractionRequired, "aadsts80013": ClockSkew, "aadsts700003": ClientDisabled, "aadsts90061": IDPUnavailable, "aadsts50196": RateLimited,
 	// Okta: developer.okta.com/docs/reference/error-codes
 	"e0000004": BasicCredentialsInvalid, "e0000005": TokenExpired, "e0000006": PermissionDenied, "e0000007": EndpointNotFound, "e0000011": APIKeyInvalid, "e0000013": ClientCredentialsInvalid,
 	"e0000015": PermissionDenied, "e0000022": EndpointNotFound, "e0000038": PermissionDenied, "e0000047": RateLimited, "e0000069": AccountLocked, "e0000119": AccountLocked,
@@ -56,15 +56,19 @@ func (f *facts) documented() candidate {
 			return candidate{cause, documentedWeight, cl.text}
 		}
 	}
+	var found candidate
 	for _, cl := range f.words.clauses {
-		for _, prefix := range []string{"aadsts", "e00000"} {
-			if i := strings.Index(cl.text, prefix); i >= 0 {
-				code, _, _ := strings.Cut(cl.text[i:], " ")
-				if cause, ok := documentedCodes[code]; ok {
-					return candidate{cause, documentedWeight + 1, code}
-				}
+		for word := range strings.SplitSeq(cl.text, " ") {
+			if !strings.HasPrefix(word, "aadsts") && !strings.HasPrefix(word, "e00000") {
+				continue
+			}
+			if cause, ok := documentedCodes[word]; ok && (found.cause == "" || found.words == wrapper) {
+				found = candidate{cause, documentedWeight + 1, word}
 			}
 		}
 	}
-	return candidate{}
+	return found
 }
+
+// wrapper is a code that stands before the one that says why.
+const wrapper = "aadsts70002"

@@ -2,17 +2,13 @@ package diagnose
 
 import (
 	"bufio"
-	"crypto/sha256"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
 	"slices"
 	"testing"
 	"time"
 )
-
-var verbose = flag.Bool("eval.verbose", false, "list every miss, those on held-out providers included")
 
 // A labelled is a record with what the source says was the cause.
 type labelled struct {
@@ -43,16 +39,6 @@ func readLabelled(tb testing.TB, path string) (list []labelled) {
 	return list
 }
 
-// tuned says whether rules were written with a look at this provider's cases: a fixed part of 78 % by hash of the name.
-func tuned(provider string) bool {
-	sum := sha256.Sum256([]byte(provider))
-	n := uint64(0)
-	for _, b := range sum { // the hash as one number, modulo 100
-		n = (n*256 + uint64(b)) % 100
-	}
-	return n < 78
-}
-
 type score struct{ n, right, certain, wrongCertain int }
 
 func (s *score) add(l labelled, f Finding) bool {
@@ -74,24 +60,32 @@ func (s score) String() string {
 	return fmt.Sprintf("%d of %d right (%.1f %%), %d certain, %d of them wrong", s.right, s.n, 100*float64(s.right)/float64(max(s.n, 1)), s.certain, s.wrongCertain)
 }
 
-// TestEval measures the verdicts on recorded failures: on providers whose cases were looked at when the rules were
-// written, and on those that were not, which is the figure that counts.
+// TestEval measures the verdicts on recorded failures, whose origin stands in testdata/README.md. Rules were written with a
+// look at some providers' cases only, and the others were looked at three times, for the count alone before they were
+// opened: 154 of 187 right (82.4 %), 155 of 187 (82.9 %), then, with more providers opened, 80 of 95 (84.2 %). After the
+// third look all were opened. 66 further answers, written down afterwards and not tuned on, gave 59 right (89 %), none of
+// them wrong and certain. What a new provider's answers meet is therefore 85 to 90 %, not the figure below.
 func TestEval(t *testing.T) {
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
-	var seen, unseen score
+	var all score
+	perCause := map[Cause]*score{}
 	for _, l := range readLabelled(t, "testdata/corpus.jsonl") {
 		f := Explain(l.Case(now))[0]
-		s, name := &unseen, "held out"
-		if tuned(l.Provider) {
-			s, name = &seen, "seen"
+		if perCause[l.Cause] == nil {
+			perCause[l.Cause] = &score{}
 		}
-		if !s.add(l, f) && (*verbose || name == "seen" && testing.Verbose()) {
-			t.Logf("%s %s: want %s %v, got %s (%s): %q", name, l.ID, l.Cause, l.Acceptable, f.Cause, f.Sure, f.Because)
+		perCause[l.Cause].add(l, f)
+		if !all.add(l, f) {
+			t.Logf("%s: want %s %v, got %s (%s): %q", l.ID, l.Cause, l.Acceptable, f.Cause, f.Sure, f.Because)
 		}
 	}
-	t.Logf("providers looked at: %s", seen)
-	t.Logf("providers held out:  %s", unseen)
-	if seen.right*100 < seen.n*90 || unseen.right*100 < unseen.n*80 {
-		t.Errorf("the verdicts got worse")
+	for _, c := range Causes() {
+		if s := perCause[c]; s != nil {
+			t.Logf("%-32s %s", c, s)
+		}
+	}
+	t.Logf("all: %s", all)
+	if all.right*100 < all.n*97 || all.wrongCertain*100 > all.certain {
+		t.Errorf("the verdicts got worse: %s", all)
 	}
 }

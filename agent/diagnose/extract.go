@@ -39,6 +39,8 @@ func (w *words) add(text string, code bool) {
 	}
 	if code {
 		w.codes = append(w.codes, text)
+	} else {
+		text = withoutExamples(text)
 	}
 	for part := range strings.SplitSeq(normal(text), " | ") {
 		if part != "" && len(w.clauses) < maxClauses {
@@ -317,4 +319,19 @@ func sortedHeader(h map[string][]string) []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// withoutExamples drops parentheses that list what might be, as the sentences of RFC 6749 do: "(e.g., unknown client, …)".
+func withoutExamples(text string) string {
+	for {
+		i := strings.Index(text, "(e.g.")
+		if i < 0 {
+			return text
+		}
+		j := strings.IndexByte(text[i:], ')')
+		if j < 0 {
+			return text
+		}
+		text = text[:i] + text[i+j+1:]
+	}
 }

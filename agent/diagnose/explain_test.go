@@ -1,0 +1,176 @@
+package diagnose
+
+import (
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/authvigil/authvigil/probes/evidence"
+)
+
+var noon = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+
+func TestExplain_isDeterministicAndClean(t *testing.T) {
+	for _, l := range readLabelled(t, "testdata/corpus.jsonl") {
+		first := Explain(l.Case(noon))
+		for range 3 {
+			if again := Explain(l.Case(noon)); !reflect.DeepEqual(first, again) {
+				t.Fatalf("%s: two runs differ:\n%v\n%v", l.ID, first, again)
+			}
+		}
+		for _, f := range first {
+			if _, known := causes[f.Cause]; !known || f.Culprit == "" || f.Remedy == "" || len(f.Because) == 0 {
+				t.Errorf("%s: incomplete finding %+v", l.ID, f)
+			}
+			for _, line := range f.Because {
+				if strings.ContainsFunc(line, func(r rune) bool { return unicode.IsControl(r) && r != '\t' }) && !strings.Contains(line, "\n") {
+					t.Errorf("%s: control character in %q", l.ID, line)
+				}
+			}
+		}
+	}
+}
+
+// live makes the case of a probe whose API answered so.
+func live(status int, scheme, challenge, body string) Case {
+	x := evidence.Exchange{Stage: evidence.StageAPI, Method: "GET", URL: "https://api.example.test/x", Scheme: scheme, Status: status, Body: body, Header: map[string][]string{}}
+	if challenge != "" {
+		x.Header["Www-Authenticate"] = []string{challenge}
+	}
+	return Case{Now: noon, Sighting: Sighting{Probe: "p", Kind: "http", Endpoint: "api.example.test/x", Origin: "https://api.example.test:443", Identity: "who", Scheme: scheme, Issuer: "https://auth.example.test",
+		Report: evidence.Report{Exchanges: []evidence.Exchange{x}}, Fault: &evidence.Fault{Stage: evidence.StageAPI, Symptom: evidence.SymptomUnauthorized, Err: errors.New("refused")}}}
+}
+
+func TestExplain_culpritByComparison(t *testing.T) {
+	refusedBy := func(n int) Tally {
+		return Tally{Failing: n, Identities: n, Symptoms: map[evidence.Symptom]int{evidence.SymptomUnauthorized: n}}
+	}
+	c := live(401, "bearer", `Bearer error="invalid_token", error_description="The token was revoked"`, "")
+	if f := Explain(c)[0]; f.Cause != TokenRevoked || f.Culprit != "identity:who" {
+		t.Errorf("one alone: %s of %s", f.Cause, f.Culprit)
+	}
+	c.World.SameOrigin = refusedBy(5)
+	if f := Explain(c)[0]; f.Culprit != "endpoint:api.example.test/x" {
+		t.Errorf("five credentials at once at one server: culprit %s", f.Culprit)
+	}
+	c.World.SameOrigin.OK = 1
+	if f := Explain(c)[0]; f.Culprit != "identity:who" {
+		t.Errorf("others pass: culprit %s", f.Culprit)
+	}
+}
+
+func TestExplain_clock(t *testing.T) {
+	c := live(401, "bearer", `Bearer error="invalid_token", error_description="The token expired"`, "")
+	c.Sighting.Report.Token = &evidence.Token{Format: "jwt", Issued: noon.Add(-10 * time.Minute), Expiry: noon.Add(-5 * time.Minute)}
+	if f := Explain(c)[0]; f.Cause != TokenExpired || f.Sure == Possible {
+		t.Errorf("expired by its claims: %s (%s)", f.Cause, f.Sure)
+	}
+	c.World.Clock = &evidence.Clock{Skew: 20 * time.Minute, Bound: time.Second, Confidence: evidence.Confident}
+	if f := Explain(c)[0]; f.Cause != ClockSkew || f.Culprit != "host" {
+		t.Errorf("the local clock is 20 min ahead: %s of %s", f.Cause, f.Culprit)
+	}
+	chain := live(0, "bearer", "", "")
+	chain.Sighting.Fault = &evidence.Fault{Stage: evidence.StageTLS, Symptom: evidence.SymptomBadCertificate, Code: "expired", Err: errors.New("ended")}
+	chain.Sighting.Report.Chain = &evidence.Chain{Certificates: []evidence.Certificate{{NotBefore: noon.AddDate(0, -2, 0), NotAfter: noon.AddDate(0, 0, -1)}}, Facets: []evidence.Facet{{Name: "time", State: evidence.Fail, Code: "expired"}}}
+	if f := Explain(chain)[0]; f.Cause != TLSCertExpired {
+		t.Errorf("an expired certificate: %s", f.Cause)
+	}
+	chain.World.Clock = &evidence.Clock{Skew: 40 * 24 * time.Hour, Confidence: evidence.Confident}
+	findings := Explain(chain)
+	blamed := false
+	for _, f := range findings {
+		blamed = blamed || f.Cause == ClockSkew
+	}
+	if !blamed {
+		t.Errorf("a certificate that only looks expired: %v", findings)
+	}
+}
+
+func TestExplain_healthyIsNil(t *testing.T) {
+	if f := Explain(Case{Now: noon, Sighting: Sighting{Probe: "p"}}); f != nil {
+		t.Errorf("healthy: %v", f)
+	}
+	soon := Case{Now: noon, Sighting: Sighting{Probe: "p", Endpoint: "x:443", Origin: "tls://x:443", Report: evidence.Report{Chain: &evidence.Chain{Facets: []evidence.Facet{{Name: "time", State: evidence.Warn, Code: "expiring", Detail: "ends soon"}}}}}}
+	if f := Explain(soon); len(f) != 1 || f[0].Cause != TLSCertExpiring {
+		t.Errorf("a good run that wants attention: %v", f)
+	}
+}
+
+func TestNormal(t *testing.T) {
+	for in, want := range map[string]string{
+		"InvalidSignatureException":         "invalid signature exception",
+		"JWTExpired":                        "jwt expired",
+		"token_not_valid":                   "token not valid",
+		"The token's expired. Log in!":      "the token s expired | log in",
+		"ID_TOKEN EXPIRED":                  "id token expired",
+		"AADSTS7000222: secret":             "aadsts7000222 secret",
+		"":                                  "",
+		"  ...  ":                           "",
+		"Jwt header [alg] is not supported": "jwt header alg is not supported",
+	} {
+		if got := normal(in); got != want {
+			t.Errorf("normal(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestReadTranscript(t *testing.T) {
+	for _, c := range []struct {
+		name, text string
+		want       Cause
+	}{
+		{"curl -i", "HTTP/2 401 \r\nwww-authenticate: Bearer error=\"invalid_token\", error_description=\"The token expired\"\r\ncontent-type: application/json\r\n\r\n{\"error\":\"invalid_token\"}\n", TokenExpired},
+		{"curl -v", "*   Trying 127.0.0.1:443...\n* Connected to api.example.test\n> GET /x HTTP/1.1\n> Host: api.example.test\n> Authorization: Bearer abc.def.ghi\n>\n< HTTP/1.1 403 Forbidden\n< WWW-Authenticate: Bearer error=\"insufficient_scope\"\n<\n{ [10 bytes data]\n{}\n", InsufficientScope},
+		{"a redirect first", "HTTP/1.1 301 Moved\nLocation: https://x/\n\nHTTP/1.1 429 Too Many Requests\nRetry-After: 5\n\nslow down\n", RateLimited},
+		{"no connection", "*   Trying 10.0.0.1:443...\n* connect to 10.0.0.1 port 443 failed: Connection refused\ncurl: (7) Failed to connect to api.example.test port 443: Connection refused\n", NetworkUnreachable},
+		{"certificate", "* SSL certificate problem: certificate has expired\ncurl: (60) SSL certificate problem: certificate has expired\n", TLSCertExpired},
+	} {
+		got, err := ReadTranscript(strings.NewReader(c.text), noon)
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if f := Explain(got); len(f) == 0 || f[0].Cause != c.want {
+			t.Errorf("%s: got %v, want %s", c.name, f, c.want)
+		}
+	}
+	if c, err := ReadTranscript(strings.NewReader("HTTP/1.1 200 OK\n\n{\"fine\":true}\n"), noon); err != nil || Explain(c) != nil {
+		t.Errorf("a good answer: %v, %v", err, Explain(c))
+	}
+	if _, err := ReadTranscript(strings.NewReader("hello\n"), noon); err == nil {
+		t.Error("a text without an answer passed")
+	}
+}
+
+func FuzzReadTranscript(f *testing.F) {
+	f.Add("HTTP/1.1 401 X\nWWW-Authenticate: Bearer\n\n<html>")
+	f.Add("> GET / HTTP/1.1\n< HTTP/1.1 200\n<\n{")
+	f.Fuzz(func(t *testing.T, text string) {
+		if c, err := ReadTranscript(strings.NewReader(text), noon); err == nil {
+			Explain(c)
+		}
+	})
+}
+
+func FuzzExplain(f *testing.F) {
+	f.Add(401, `{"error":{"message":"token expired"}}`, `Bearer error="x"`)
+	f.Add(200, `<html><title>x`, ``)
+	f.Add(500, `<Error><Code>a</Code`, `a="`)
+	f.Fuzz(func(t *testing.T, status int, body, challenge string) {
+		c := live(status, "bearer", challenge, body)
+		if len(Explain(c)) == 0 {
+			t.Error("a failing run without a finding")
+		}
+	})
+}
+
+func BenchmarkExplain(b *testing.B) {
+	c := live(401, "bearer", `Bearer realm="api", error="invalid_token", error_description="The access token expired"`, `{"error":"invalid_token","error_description":"The access token expired at 12:00, please obtain a new one from the authorization server"}`)
+	b.ReportAllocs()
+	for b.Loop() {
+		Explain(c)
+	}
+}
