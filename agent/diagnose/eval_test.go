@@ -15,7 +15,6 @@ type labelled struct {
 	Record
 	Cause      Cause   `json:"cause"`
 	Acceptable []Cause `json:"acceptable"`
-	line       []byte
 }
 
 func readLabelled(tb testing.TB, path string) (list []labelled) {

@@ -33,7 +33,6 @@ type facts struct {
 	skewKnown  bool
 	history    set
 	historyRaw string
-	denyBody   string
 }
 
 const noticeable = 20 * time.Second // of skew: below, it spoils no token but one without any leeway

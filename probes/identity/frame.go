@@ -169,7 +169,6 @@ type shared struct {
 	flight   *flight
 	renewals int       // by refusal, since a server last accepted
 	renewed  time.Time // last of them
-	secretID string
 }
 
 type flight struct{ done chan struct{} }
