@@ -21,6 +21,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/authvigil/authvigil/agent/alert"
 	"github.com/authvigil/authvigil/agent/pace"
 	"github.com/authvigil/authvigil/probes/evidence"
 	"github.com/authvigil/authvigil/probes/identity"
@@ -29,6 +30,7 @@ import (
 // An Agent runs the probes of a configuration.
 type Agent struct {
 	env    Env
+	alerts *alert.Dispatcher // nil: nobody is told
 	court  *court
 	slots  chan struct{}
 	panics atomic.Int64
@@ -58,6 +60,8 @@ func New(c *Config, env Env, observers ...Observer) (*Agent, error) {
 	}
 	a.world = w
 	a.current.Store(w)
+	a.alerts = alert.NewDispatcher(env.Log)
+	a.alerts.SetSinks(w.sinks)
 	return a, nil
 }
 
@@ -68,10 +72,15 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.mu.Lock()
 	a.running = ctx
+	a.recall()
 	for _, name := range sortedKeys(a.world.probes) {
 		a.start(a.world.probes[name])
 	}
 	a.group.Go(func() { a.lookAtClock(ctx) })
+	if a.alerts != nil {
+		a.group.Go(func() { _ = a.alerts.Run(ctx) })
+		a.group.Go(func() { a.remember(ctx) })
+	}
 	a.mu.Unlock()
 	<-ctx.Done()
 	a.mu.Lock()
@@ -194,7 +203,13 @@ func (a *Agent) swap(w *world, d Diff) {
 		}
 	}
 	for _, name := range d.Removed {
+		if a.alerts != nil {
+			a.alerts.Update(a.court.release(name, time.Now())...)
+		}
 		a.court.forget(name)
+	}
+	if a.alerts != nil && w.sinksChanged(a.world) {
+		a.alerts.SetSinks(w.sinks)
 	}
 	for _, name := range d.Changed {
 		if a.world.probes[name].about.Endpoint != w.probes[name].about.Endpoint || a.world.probes[name].common.Kind != w.probes[name].common.Kind {
@@ -292,6 +307,29 @@ type Health struct {
 // Health tells how the agent itself fares.
 func (a *Agent) Health() Health {
 	return Health{Panics: a.panics.Load(), ClockSteps: a.steps.Load(), Probes: len(a.current.Load().probes)}
+}
+
+// Alerts gives the dispatcher.
+func (a *Agent) Alerts() *alert.Dispatcher { return a.alerts }
+
+// TestSink sends one test alert and its resolution through a sink.
+func (a *Agent) TestSink(ctx context.Context, name string) error {
+	list, ok := a.current.Load().sinks[name]
+	if !ok {
+		return fmt.Errorf("there is no [sink.%s]; %s", name, didYouMean(name, sortedKeys(a.current.Load().sinks)))
+	}
+	now := time.Now()
+	n := alert.Notice{Alert: alert.Alert{Name: "AuthvigilTest", Culprit: "nobody", Severity: alert.Warning, Summary: "a test alert of authvigil; nothing is wrong", Details: map[string]string{"description": "sent by: authvigil alerts test " + name}}, StartsAt: now, EndsAt: now.Add(time.Minute)}
+	var errs []error
+	for _, s := range list {
+		errs = append(errs, s.Send(ctx, []alert.Notice{n}))
+	}
+	over := n
+	over.Resolved, over.EndsAt = true, time.Now()
+	for _, s := range list {
+		errs = append(errs, s.Send(ctx, []alert.Notice{over}))
+	}
+	return errors.Join(errs...)
 }
 
 // Config gives the configuration that is running.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/authvigil/authvigil/agent/alert"
 	"github.com/authvigil/authvigil/probes"
 	"github.com/authvigil/authvigil/probes/evidence"
 	"github.com/authvigil/authvigil/probes/identity"
@@ -28,6 +29,7 @@ type world struct {
 	config     *Config
 	identities map[string]*builtIdentity
 	probes     map[string]*builtProbe
+	sinks      map[string][]alert.Sink
 }
 
 type builtIdentity struct {
@@ -53,7 +55,7 @@ type builtProbe struct {
 // build makes everything a configuration describes. The error joins a *ConfigError for everything that is wrong. What is
 // the same in old, another world, is taken over from it as it runs. clock gives the last verdict on the local clock.
 func build(c *Config, env Env, old *world, clock func() (evidence.Clock, bool)) (*world, error) {
-	w := &world{config: c, identities: map[string]*builtIdentity{}, probes: map[string]*builtProbe{}}
+	w := &world{config: c, identities: map[string]*builtIdentity{}, probes: map[string]*builtProbe{}, sinks: map[string][]alert.Sink{}}
 	var errs []error
 	for _, s := range c.sections["identity"] {
 		b, err := w.buildIdentity(s, env, old)
@@ -69,7 +71,24 @@ func build(c *Config, env Env, old *world, clock func() (evidence.Clock, bool)) 
 			w.probes[s.name] = b
 		}
 	}
+	for _, s := range c.sections["sink"] {
+		o := open(c, s, &named{})
+		kind := o.common.(*named).Kind
+		if kind == "" {
+			errs = append(append(errs, o.errs...), o.missingKind(alert.Kinds()))
+			continue
+		}
+		list, err := alert.NewSink(kind, o.decode, alert.Env{Dial: env.Net.Dial, Roots: env.Net.Roots})
+		errs = append(errs, o.collect(err)...)
+		c.warnOfLiterals(o)
+		w.sinks[s.name] = list
+	}
 	return w, errors.Join(errs...)
+}
+
+// sinksChanged says whether the sinks of two worlds differ.
+func (w *world) sinksChanged(old *world) bool {
+	return !reflect.DeepEqual(w.config.raw["sink"], old.config.raw["sink"])
 }
 
 func (w *world) buildIdentity(s section, env Env, old *world) (*builtIdentity, []error) {

@@ -63,7 +63,7 @@ func (s section) path(keys ...string) string {
 }
 
 // tables are the tables that hold named sections.
-var tables = []string{"identity", "probe"}
+var tables = []string{"identity", "probe", "sink"}
 
 // A Config is the configuration as it was read, from all its sources. Whether its sections make sense is known when they
 // are built, see [Build].

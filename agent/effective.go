@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/authvigil/authvigil/agent/alert"
 	"github.com/authvigil/authvigil/agent/secret"
 	"github.com/authvigil/authvigil/probes"
 	"github.com/authvigil/authvigil/probes/identity"
@@ -110,9 +111,12 @@ func Schema() map[string]any {
 	probeKinds := sections(&probeCommon{}, probes.Kinds(), func(kind string) any {
 		return spy(func(decode func(any) error) { _, _ = probes.New(kind, decode, probes.Env{}) })
 	})
+	sinkKinds := sections(&named{}, alert.Kinds(), func(kind string) any {
+		return spy(func(decode func(any) error) { _, _ = alert.NewSink(kind, decode, alert.Env{}) })
+	})
 	return map[string]any{
 		"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "authvigil configuration", "type": "object", "additionalProperties": false,
-		"properties": map[string]any{"agent": table(&Settings{}), "defaults": table(&Defaults{}), "identity": identities, "probe": probeKinds},
+		"properties": map[string]any{"agent": table(&Settings{}), "defaults": table(&Defaults{}), "identity": identities, "probe": probeKinds, "sink": sinkKinds},
 	}
 }
 
