@@ -302,11 +302,16 @@ type Health struct {
 	Panics     int64
 	ClockSteps int64
 	Probes     int
+	Alerts     alert.Stats
 }
 
 // Health tells how the agent itself fares.
 func (a *Agent) Health() Health {
-	return Health{Panics: a.panics.Load(), ClockSteps: a.steps.Load(), Probes: len(a.current.Load().probes)}
+	h := Health{Panics: a.panics.Load(), ClockSteps: a.steps.Load(), Probes: len(a.current.Load().probes)}
+	if a.alerts != nil {
+		h.Alerts = a.alerts.Stats()
+	}
+	return h
 }
 
 // Alerts gives the dispatcher.

@@ -174,7 +174,7 @@ func TestWeb_hostileTextStaysText(t *testing.T) {
 	w, get := web(t)
 	w.Status.Observe(event("a", refused()))
 	w.Status.Observe(event("b", nil))
-	for _, path := range []string{"/", "/probes/a", "/probes/b", "/runbooks/token_expired", "/api/v1/probes", "/api/v1/probes/a", "/api/v1/findings", "/metrics", "/page.css", "/-/healthy", "/-/ready"} {
+	for _, path := range []string{"/", "/probes/a", "/probes/b", "/runbooks/token_expired", "/api/v1/probes", "/api/v1/probes/a", "/api/v1/findings", "/api/v1/alerts", "/metrics", "/page.css", "/-/healthy", "/-/ready"} {
 		code, body, policy := get(path, "127.0.0.1:10401")
 		if code != 200 {
 			t.Errorf("%s answered %d", path, code)

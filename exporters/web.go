@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/authvigil/authvigil/agent/alert"
 )
 
 // SchemaVersion is that of the records that machines read.
@@ -19,8 +21,9 @@ type Web struct {
 	Status     *Status
 	Prometheus *Prometheus
 	Version    string
-	Hosts      []string    // names under which the page may be asked for besides this machine's addresses; others are refused, against DNS rebinding
-	Ready      func() bool // the probes run
+	Hosts      []string              // names under which the page may be asked for besides this machine's addresses; others are refused, against DNS rebinding
+	Ready      func() bool           // the probes run
+	Alerts     func() []alert.Notice // what is pending or fires; nil: nobody is told
 }
 
 // Server makes the server, with bounds for whoever asks.
@@ -54,6 +57,15 @@ func (w *Web) Handler() http.Handler {
 	mux.HandleFunc("GET /api/v1/findings", func(rw http.ResponseWriter, _ *http.Request) {
 		writeJSON(rw, map[string]any{"schema_version": SchemaVersion, "findings": w.Status.Blames()})
 	})
+	mux.HandleFunc("GET /api/v1/alerts", func(rw http.ResponseWriter, _ *http.Request) {
+		list := []alertRecord{}
+		if w.Alerts != nil {
+			for _, n := range w.Alerts() {
+				list = append(list, alertRecord{n.Name, n.Culprit, string(n.Severity), n.Labels, n.Summary, n.Details, moment(n.StartsAt)})
+			}
+		}
+		writeJSON(rw, map[string]any{"schema_version": SchemaVersion, "alerts": list})
+	})
 	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, _ *http.Request) { w.Status.index(rw, w.Version) })
 	mux.HandleFunc("GET /probes/{name}", func(rw http.ResponseWriter, r *http.Request) { w.Status.probe(rw, r.PathValue("name"), w.Version) })
 	mux.HandleFunc("GET /runbooks/{cause}", func(rw http.ResponseWriter, r *http.Request) { w.Status.runbook(rw, r.PathValue("cause"), w.Version) })
@@ -63,6 +75,17 @@ func (w *Web) Handler() http.Handler {
 		rw.Write(css)
 	})
 	return w.guard(mux)
+}
+
+// An alertRecord is an alert that is pending (without a start) or fires.
+type alertRecord struct {
+	Name     string            `json:"alertname"`
+	Culprit  string            `json:"culprit"`
+	Severity string            `json:"severity"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	Summary  string            `json:"summary"`
+	Details  map[string]string `json:"annotations"`
+	StartsAt *time.Time        `json:"starts_at,omitempty"`
 }
 
 // guard refuses names that are not ours, and sets the headers that keep a browser from doing more than showing.

@@ -258,3 +258,6 @@ func (w *webhook) Send(ctx context.Context, batch []Notice) error {
 	}
 	return w.post(ctx, w.URL, body, header)
 }
+
+// close lets go of the connection that is kept.
+func (p *poster) close() { p.client.CloseIdleConnections() }

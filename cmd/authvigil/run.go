@@ -109,7 +109,7 @@ func (d *service) build(c *agent.Config, env agent.Env) (err error) {
 // run runs agent and listener until ctx ends.
 func (d *service) run(ctx context.Context, l *listen) error {
 	v, _, _ := version()
-	server := &exporters.Web{Status: d.status, Prometheus: d.prometheus, Version: v, Hosts: exporters.HostsOf(d.config.Agent.ExternalURL), Ready: func() bool {
+	server := &exporters.Web{Status: d.status, Prometheus: d.prometheus, Version: v, Hosts: exporters.HostsOf(d.config.Agent.ExternalURL), Alerts: d.agent.Alerts().Open, Ready: func() bool {
 		select {
 		case <-d.ready:
 			return true
