@@ -185,6 +185,41 @@ func TestAgent_anHourOf401StaysWithinTheBudget(t *testing.T) {
 	})
 }
 
+// TestAgent_recoveryIsComplete: what counts failures begins anew after a good run.
+func TestAgent_recoveryIsComplete(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		w := &witness{}
+		a := agentOf(time.Minute, map[string]*fake{"p": {run: func(context.Context) (evidence.Report, error) {
+			n++
+			return answered(map[bool]int{true: 503, false: 200}[n%3 != 0]) // two bad, one good
+		}}}, w)
+		runFor(t, a, 30*time.Minute)
+		for _, ev := range w.events {
+			switch {
+			case ev.Outcome() == RunOK && (ev.InARow != 0 || !ev.Failing.IsZero() || ev.LastOK.IsZero()):
+				t.Fatalf("a good run: %d in a row, failing since %v", ev.InARow, ev.Failing)
+			case ev.Outcome() == RunFault && (ev.InARow > 2 || ev.Started.Sub(ev.Failing) > 2*time.Minute):
+				t.Fatalf("a bad run: %d in a row, failing for %s", ev.InARow, ev.Started.Sub(ev.Failing))
+			}
+		}
+	})
+}
+
+// TestAgent_tokenTroubleLeavesTheEndpointAlone: the token endpoint has a gate of its own, in the identity.
+func TestAgent_tokenTroubleLeavesTheEndpointAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &witness{}
+		a := agentOf(30*time.Second, map[string]*fake{"p": {run: func(context.Context) (evidence.Report, error) {
+			return evidence.Report{}, &evidence.Fault{Stage: evidence.StageToken, Symptom: evidence.SymptomTokenRefused, Code: "invalid_client", Err: errors.New("refused")}
+		}}}, w)
+		runFor(t, a, 20*time.Minute)
+		if n := w.count(RunFault); n < 39 {
+			t.Errorf("only %d runs in 20 minutes: the gate of the endpoint held the others", n)
+		}
+	})
+}
+
 func TestAgent_heldRunKeepsTheVerdict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &witness{}

@@ -230,6 +230,34 @@ func TestDispatcher_restartKeepsWhatFires(t *testing.T) {
 	})
 }
 
+// TestDispatcher_newerStateWins: what could not be delivered does not come back over a newer state.
+func TestDispatcher_newerStateWins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := &inbox{}
+		d := NewDispatcher(quietLog())
+		d.SetSinks(map[string][]Sink{"pager": {in}})
+		during(t, d, func() {
+			d.Update(failing(true))
+			time.Sleep(10 * time.Minute)
+			in.mu.Lock()
+			in.fail, in.slow = errors.New("connection reset"), 5*time.Second
+			in.mu.Unlock()
+			time.Sleep(54 * time.Second) // a resend of the firing alert is under way ...
+			d.Update(failing(false))     // ... when it ends
+			time.Sleep(2 * time.Second)
+			before := len(in.all())
+			in.mu.Lock()
+			in.fail, in.slow = nil, 0
+			in.mu.Unlock()
+			time.Sleep(40 * time.Second)
+			told := in.all()[before:]
+			if len(told) == 0 || !told[0].Resolved {
+				t.Errorf("first told after the trouble: %+v", told)
+			}
+		})
+	})
+}
+
 func TestDispatcher_lastWordsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := &inbox{slow: time.Hour}

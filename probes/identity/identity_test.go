@@ -168,6 +168,7 @@ func TestOAuth2_oneTokenForFiftyProbes(t *testing.T) {
 		if n := i.count(); n != 2 || second[0].ID == first[0].ID {
 			t.Fatalf("%d token requests after all were refused at once, want 2", n)
 		}
+		id.Settle(second[0], Outcome{Accepted: true, Status: 200})
 		id.Settle(first[0], Outcome{Refused: true, Status: 401}) // late word of the old one
 		all()
 		if n := i.count(); n != 2 {
