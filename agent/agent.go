@@ -249,7 +249,10 @@ func (a *Agent) Once(ctx context.Context, names []string) ([]Event, error) {
 	a.mu.Unlock()
 	var group sync.WaitGroup
 	for _, w := range watches {
-		group.Go(func() { a.judge(w.once(ctx, 0), w.gate.State(), time.Time{}) })
+		group.Go(func() {
+			defer w.end()
+			a.judge(w.once(ctx, 0), w.gate.State(), time.Time{})
+		})
 	}
 	group.Wait()
 	return a.court.again(names), ctx.Err()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/authvigil/authvigil/agent/pace"
+	"github.com/authvigil/authvigil/probes"
 	"github.com/authvigil/authvigil/probes/evidence"
 	"github.com/authvigil/authvigil/probes/identity"
 )
@@ -28,6 +29,7 @@ type watch struct {
 // slow run nor a wall clock that jumps shifts them, silences the probe or makes up for what was missed.
 func (w *watch) loop(ctx context.Context) {
 	defer close(w.done)
+	defer w.end()
 	plan := time.Now().Add(w.plan.spread(w.name))
 	if w.plan.every == 0 {
 		plan = w.plan.calendar.Next(time.Now())
@@ -51,6 +53,13 @@ func (w *watch) loop(ctx context.Context) {
 		gate := w.gate.State()
 		plan = w.next(plan, now, w.again(&o, gate))
 		w.agent.judge(o, gate, plan)
+	}
+}
+
+// end lets go of what the probe holds between its runs.
+func (w *watch) end() {
+	if err := probes.Close(w.probe); err != nil {
+		w.agent.env.Log.Warn("probe not closed", "probe", w.name, "err", err)
 	}
 }
 

@@ -294,9 +294,12 @@ func (p *Prometheus) showReadings(s *shown, ev *agent.Event) {
 		r := &ev.Report.Readings[i]
 		f := p.table.declare(prefix+r.Metric.Name, r.Metric.Help, r.Metric.Counter)
 		labels, rest := make([]label, 0, len(r.Metric.Labels)), r.Labels
+		own := len(rest) == len(r.Metric.Labels) // such as endpoints found in a log: none of the labels is the probe's
 		for _, name := range r.Metric.Labels {
 			l := label{name: name}
-			if at := slices.IndexFunc(s.labels, func(have label) bool { return have.name == name }); at >= 0 {
+			if own {
+				l.value, rest = rest[0], rest[1:]
+			} else if at := slices.IndexFunc(s.labels, func(have label) bool { return have.name == name }); at >= 0 {
 				l.value = s.labels[at].value
 			} else if len(rest) > 0 {
 				l.value, rest = rest[0], rest[1:]

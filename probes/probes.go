@@ -5,6 +5,7 @@ package probes
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -49,6 +50,7 @@ type Env struct {
 
 // kinds is the table of probe kinds.
 var kinds = map[string]func(decode func(any) error, env Env) (Probe, error){
+	"accesslog":   newAccesslog,
 	"certificate": newCertificate,
 	"http":        newHTTP,
 	"ntp":         newNTP,
@@ -76,6 +78,17 @@ func New(kind string, decode func(any) error, env Env) (Probe, error) {
 		return nil, err
 	}
 	return faulty{p}, nil
+}
+
+// Close ends what a probe does between its runs, when it is not run any more. Most do nothing.
+func Close(p Probe) error {
+	if f, ok := p.(faulty); ok {
+		p = f.Probe
+	}
+	if c, ok := p.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
 }
 
 // faulty sees to it that only faults leave this package.

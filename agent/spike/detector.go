@@ -23,6 +23,9 @@ type Policy struct {
 	// Seed is mixed into the hashes of clients, so that nobody outside can choose collisions. It must stay the same for
 	// a state to be read again.
 	Seed uint64
+	// Name gives the name that people see for a client, when it comes to be named; nil: as it is. It is called for clients
+	// that are refused only.
+	Name func(client []byte) []byte
 	// Trails is how many pairs of client and endpoint are remembered; a client as a whole takes one more. Rounded down
 	// to a power of two. 0: 1048576, which is 36 MiB when all are in use.
 	Trails int
@@ -96,6 +99,9 @@ func New(p Policy) *Detector {
 	d.all.top = &top{}
 	return d
 }
+
+// Policy is the policy that the detector was made with, what it leaves open filled in.
+func (d *Detector) Policy() Policy { return d.policy }
 
 // Stats says how full the detector is.
 func (d *Detector) Stats() Stats {
@@ -187,8 +193,8 @@ func (d *Detector) refused(e *endpoint, client, pair uint64, now uint32, r Reque
 	if e.top == nil {
 		e.top = &top{}
 	}
-	e.top.add(int64(now), client, r.Client, good, r.ByProxy, r.Reason)
-	d.all.top.add(int64(now), client, r.Client, good, r.ByProxy, r.Reason)
+	e.top.add(d, int64(now), client, r.Client, good, r.ByProxy, r.Reason)
+	d.all.top.add(d, int64(now), client, r.Client, good, r.ByProxy, r.Reason)
 	if !good {
 		e.strangers++
 		return
@@ -246,6 +252,14 @@ func (d *Detector) evidence(e *endpoint, c, p *trail, client uint64, slot uint16
 			d.all.spike.failB(client, v)
 		}
 	}
+}
+
+// name is how people know a client.
+func (d *Detector) name(client []byte) []byte {
+	if d.policy.Name != nil {
+		client = d.policy.Name(client)
+	}
+	return client[:min(len(client), topName)]
 }
 
 // present counts a known-good client as active in this hour.

@@ -378,7 +378,7 @@ func put(b []byte, n int) {
 
 func TestDetector_doesNotAllocatePerRequest(t *testing.T) {
 	s := learnt(Policy{})
-	i := 0
+	i, reason := 0, []byte("invalid_token")
 	n := testing.AllocsPerRun(5000, func() {
 		i++
 		s.at = s.at.Add(100 * time.Millisecond)
@@ -386,7 +386,7 @@ func TestDetector_doesNotAllocatePerRequest(t *testing.T) {
 		if i%50 == 0 {
 			status = 401
 		}
-		s.d.Add(Request{At: s.at, Status: status, Endpoint: api, Client: s.names[i%len(s.names)], Reason: []byte("invalid_token")})
+		s.d.Add(Request{At: s.at, Status: status, Endpoint: api, Client: s.names[i%len(s.names)], Reason: reason})
 	})
 	if n > 0.05 {
 		t.Errorf("%v allocations per request, want none", n)

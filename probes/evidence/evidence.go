@@ -240,6 +240,7 @@ type Change struct {
 type Spike struct {
 	Name        string // AuthFailureSpike, AuthFailureClients, ClientAuthFailing, TrafficAbsent
 	Endpoint    string
+	Client      string // ClientAuthFailing: whose credential fails, as a name that may be shown
 	Severity    string // critical, warning
 	Active      bool
 	Started     time.Time // when it was decided
