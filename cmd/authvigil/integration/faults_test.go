@@ -106,9 +106,19 @@ func TestFaults(t *testing.T) {
 		if !strings.HasPrefix(f.probe, "kind") {
 			kind = "kind = \"http\"\n"
 		}
+		for who, settings := range map[string]string{
+			"static": "kind = \"bearer\"\ntoken = \"plain:stale-token-of-the-test\"",
+			"key":    "kind = \"api_key\"\nkey = \"plain:wrong-key-of-the-test\"",
+			"basic":  "kind = \"basic\"\nusername = \"monitor\"\npassword = \"plain:wrong-password\"",
+		} { // each fault has a credential of its own: they share one gate, and three refusals close it
+			if name := fmt.Sprintf("identity = %q", who); strings.Contains(f.probe, name) {
+				config += fmt.Sprintf("[identity.%s-%02d]\n%s\n", who, i, settings)
+				f.probe = strings.ReplaceAll(f.probe, name, fmt.Sprintf("identity = \"%s-%02d\"", who, i))
+			}
+		}
 		config += fmt.Sprintf("[probe.f%02d]\n%s%s\n", i, kind, f.probe)
 	}
-	config += fmt.Sprintf("[probe.liar]\n%s\n[probe.few]\n%s\n", servers(right[0], right[1], ahead[0]), plain("/few", "static"))
+	config += fmt.Sprintf("[probe.liar]\n%s\n[probe.few]\n%s\n", servers(right[0], right[1], ahead[0]), plain("/few", ""))
 	got := once(t, config)
 	again := got
 	var table strings.Builder
@@ -193,8 +203,5 @@ func identities(issuer, ca, dir string, closed, plain int) string {
 	s += strings.Replace(oauth("untrusted-issuer", at, "in-header", "plain:header-secret-1", ""), fmt.Sprintf("ca_file = %q\n", ca), "", 1)
 	s += oauth("lost-issuer", "token_url = \"https://auth.invalid/token\"", "in-header", "plain:header-secret-1", "")
 	s += oauth("no-secret", at, "in-header", "file:"+filepath.Join(dir, "nowhere"), "")
-	s += "[identity.static]\nkind = \"bearer\"\ntoken = \"plain:stale-token-of-the-test\"\n"
-	s += "[identity.key]\nkind = \"api_key\"\nkey = \"plain:wrong-key-of-the-test\"\n"
-	s += "[identity.basic]\nkind = \"basic\"\nusername = \"monitor\"\npassword = \"plain:wrong-password\"\n"
 	return s
 }
