@@ -2,11 +2,13 @@ package agent
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/authvigil/authvigil/agent/alert"
 	"github.com/authvigil/authvigil/agent/diagnose"
+	"github.com/authvigil/authvigil/probes/evidence"
 )
 
 // hold is how long something must be wrong before anybody is told, so that the diagnosis settles and a single lost packet
@@ -55,9 +57,17 @@ func (c *court) tell(r *record, ev *Event, environment, externalURL string) (cha
 	if ev.Outcome() == RunHeld {
 		return nil
 	}
-	var keys []string
+	var now []alert.Alert
 	if len(ev.Findings) > 0 {
-		a := alertOf(ev, ev.Findings[0], environment, externalURL)
+		now = append(now, alertOf(ev, ev.Findings[0], environment, externalURL))
+	}
+	for _, s := range ev.Report.Spikes {
+		if s.Active {
+			now = append(now, alertOfSpike(ev, s, environment, externalURL))
+		}
+	}
+	var keys []string
+	for _, a := range now {
 		key := a.Name + "\x00" + a.Culprit + "\x00" + string(a.Severity)
 		keys = append(keys, key)
 		t := c.told[key]
@@ -105,6 +115,23 @@ func alertOf(ev *Event, f diagnose.Finding, environment, externalURL string) ale
 		base := strings.TrimSuffix(externalURL, "/")
 		a.Details["runbook_url"] = base + "/runbooks/" + string(f.Cause)
 		a.Details["generator_url"] = base + "/probes/" + ev.Probe
+	}
+	return a
+}
+
+// alertOfSpike tells of an unusual rate of refusals in real traffic. The detector has waited by itself: nothing is held.
+func alertOfSpike(ev *Event, s evidence.Spike, environment, externalURL string) alert.Alert {
+	a := alert.Alert{Name: s.Name, Culprit: "endpoint:" + s.Endpoint, Severity: alert.Severity(s.Severity), Active: true, At: ev.Started.Add(ev.Took), Labels: map[string]string{"endpoint": s.Endpoint, "log": ev.Probe},
+		Summary: "unusual refusals in the log of " + ev.Probe + " at " + s.Endpoint,
+		Details: map[string]string{"description": s.Description, "pattern": s.Pattern, "clients": s.Clients, "refused": strconv.Itoa(s.Refused), "requests": strconv.Itoa(s.Requests), "baseline": strconv.FormatFloat(s.Baseline, 'g', 3, 64)}}
+	if !s.Onset.IsZero() {
+		a.Details["onset"] = s.Onset.UTC().Format(time.RFC3339)
+	}
+	if environment != "" {
+		a.Labels["environment"] = environment
+	}
+	if externalURL != "" {
+		a.Details["generator_url"] = strings.TrimSuffix(externalURL, "/") + "/probes/" + ev.Probe
 	}
 	return a
 }
