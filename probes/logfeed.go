@@ -34,9 +34,10 @@ type LogFeed struct {
 	detector *spike.Detector
 
 	Counts  LogCounts
-	newest  time.Time          // time of the newest line
-	sample  []byte             // of the last line that was not understood, without what it says
-	refused map[string]*[2]int // by endpoint: 401, 403
+	Seen    func(at time.Time, status int) // called for each request, when it is set
+	newest  time.Time                      // time of the newest line
+	sample  []byte                         // of the last line that was not understood, without what it says
+	refused map[string]*[2]int             // by endpoint: 401, 403
 }
 
 // LogCounts says what became of lines.
@@ -148,6 +149,9 @@ func (f *LogFeed) add(l *logLine, quiet bool) {
 	}
 	f.Counts.Requests++
 	f.Counts.Status[l.status]++
+	if f.Seen != nil {
+		f.Seen(l.at, l.status)
+	}
 	if l.status == 401 || l.status == 403 {
 		f.refuse(endpoint, l.status)
 	}

@@ -7,10 +7,10 @@ const (
 	pageAfterA     = 60   // seconds that the evidence of stream A must hold before somebody is woken
 	pageAfterB     = 20   // the same, stream B
 	pageAfterPlain = 60   // the same, without identities
-	plainTimes     = 3    // thresholds that the evidence must reach where clients are not known
+	plainTimes     = 2    // thresholds that the evidence must reach where clients are not known
 	plainLeast     = 5    // refusals in 15 min that it takes there
 	busyTimes      = 3    // requests at a busy time, against the average
-	rationWindow   = 600  // seconds of a busy time that are counted at once
+	rationWindow   = 120  // seconds of a busy time that are counted at once
 	rationLeast    = 3    // refusals that always count
 	othersLeast    = 3    // evidence that must remain without the client that fails most, for somebody to be woken
 	othersFew      = 2    // the same where half of those that were active in the last hour fail
@@ -272,17 +272,16 @@ func (d *Detector) recover(e *endpoint) {
 }
 
 // calm forgets evidence after an incident: that of the endpoint and that of all together, of which it was the greater part;
-// after one of all endpoints, that of each which told nothing by itself.
+// after one of all endpoints, that of each, so that none raises its voice when all is over.
 func (d *Detector) calm(e *endpoint) {
 	list := []*endpoint{e, d.all}
 	if e == d.all {
 		list = d.everybody()
 	}
 	for _, e := range list {
-		if e.spike.level > 0 {
-			continue
+		if e.spike.level == 0 {
+			e.spike.forget()
 		}
-		e.spike.forget()
 		for _, s := range [...]*stream{&e.a, &e.b, &e.plain} {
 			s.reset(d.now)
 		}

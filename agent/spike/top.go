@@ -16,7 +16,8 @@ type top struct {
 	at      int64      // second the weights were last decayed to
 	total   float64    // weight of everything counted
 	byProxy float64    // weight of what the proxy itself refused
-	seen    [16]uint64 // linear counter of clients, of this hour or so
+	seen    [16]uint64 // linear counter of clients, of this half hour
+	former  [16]uint64 // and of the one before
 	seenAt  int64
 	reasons [8]reason
 }
@@ -50,8 +51,8 @@ func (t *top) decay(now int64) {
 		t.byProxy *= f
 	}
 	t.at = now
-	if now-t.seenAt > 3600 {
-		t.seen, t.seenAt = [16]uint64{}, now
+	if now-t.seenAt > 1800 {
+		t.former, t.seen, t.seenAt = t.seen, [16]uint64{}, now
 	}
 }
 
@@ -138,11 +139,12 @@ func (t *top) issued() string {
 	return "both"
 }
 
-// distinct estimates how many clients were refused in this hour (linear counting, Whang et al. 1990); it saturates at about
+// distinct estimates how many clients were refused in the last half hour or hour (linear counting, Whang et al. 1990); it saturates at about
 // 7000.
 func (t *top) distinct() int {
 	free := 0
-	for _, w := range t.seen {
+	for i, w := range t.seen {
+		w |= t.former[i]
 		for ; w != ^uint64(0); w |= w + 1 {
 			free++
 		}
