@@ -29,7 +29,8 @@ integration: integration-deps ## the built program against real servers
 	AUTHVIGIL_IDP_MODULES=$(IDP) $(GO) test -tags integration -count=1 -timeout 20m -v ./cmd/authvigil/integration
 
 bench: ## benchmarks with their ratios
-	$(GO) test -run '^$$' -bench . -benchtime 1s ./agent/... ./probes/... ./exporters/...
+	$(GO) test -run "^$$" -bench . -benchtime 1s ./agent/... ./probes/... ./exporters/...
+	$(GO) test -tags integration -run "^$$" -bench . -benchtime 1x -timeout 20m ./cmd/authvigil/integration
 
 eval: ## verdicts on recorded failures
 	$(GO) test ./agent/diagnose -run TestEval -v

@@ -47,7 +47,7 @@ type shown struct {
 	success          *series // nil while unknown
 	lastRun, lastOK  *series
 	runs             [4]*series // by place in agent.Outcomes
-	stages           map[string]*series
+	stages           [6]*series // by place in stageNames
 	endpoint, client [5]*series // of the gates: positions, retry, trips
 }
 
@@ -153,7 +153,7 @@ func (p *Prometheus) shownFor(o *agent.Observation) *shown {
 	if s != nil {
 		p.drop(s)
 	}
-	s = &shown{labels: []label{{"probe", o.Probe}, {"kind", o.Kind}, {"endpoint", o.About.Endpoint}, {"identity", o.About.Identity}}, kind: o.Kind, stages: map[string]*series{}}
+	s = &shown{labels: []label{{"probe", o.Probe}, {"kind", o.Kind}, {"endpoint", o.About.Endpoint}, {"identity", o.About.Identity}}, kind: o.Kind}
 	p.probes[o.Probe] = s
 	probe := s.labels[0]
 	for i, outcome := range agent.Outcomes {
@@ -262,27 +262,24 @@ func (p *Prometheus) showExchanges(s *shown, ev *agent.Event) {
 			p.owns(s, "auth_retries_total", probe, label{"outcome", outcome}).value++
 		}
 	}
-	stage := func(name string, d time.Duration) {
-		r := s.stages[name]
-		if r == nil {
-			r = p.owns(s, "probe_duration_seconds", probe, label{"stage", name})
-			s.stages[name] = r
-		}
-		r.value = d.Seconds()
-	}
-	stage("total", ev.Took)
+	took := [6]time.Duration{ev.Took, resolve, connect, tls, api, token}
+	there := [6]bool{true}
 	if len(ev.Report.Exchanges) > 0 {
-		stage("resolve", resolve)
-		stage("connect", connect)
-		stage("tls", tls)
-		if ev.Kind == "http" {
-			stage("api", api)
+		there = [6]bool{true, true, true, true, ev.Kind == "http", ev.About.Identity != ""}
+	}
+	for i, name := range stageNames {
+		if !there[i] {
+			continue
 		}
-		if ev.About.Identity != "" {
-			stage("token", token)
+		if s.stages[i] == nil {
+			s.stages[i] = p.owns(s, "probe_duration_seconds", probe, label{"stage", name})
 		}
+		s.stages[i].value = took[i].Seconds()
 	}
 }
+
+// stageNames are the stages of a run as the metric names them.
+var stageNames = [6]string{"total", "resolve", "connect", "tls", "api", "token"}
 
 // showReadings replaces the readings of the run before; counters stay.
 func (p *Prometheus) showReadings(s *shown, ev *agent.Event) {

@@ -35,9 +35,9 @@ func (l *listen) flags(c *cobra.Command) {
 	c.Flags().BoolVar(&l.socket, "web.systemd-socket", false, "take the listener from systemd")
 }
 
-// gcPercent makes the collector run twice as often as by default: a daemon that sleeps most of the time has the CPU, and
-// the stacks of ten thousand sleeping watches shrink only when it runs. GOGC overrides it.
-const gcPercent = 50
+// gcPercent makes the collector run more often than by default: a daemon that sleeps most of the time has the CPU, and the
+// stacks of ten thousand sleeping watches shrink only when it runs. GOGC overrides it.
+const gcPercent = 40
 
 func runCommand(a *app) *cobra.Command {
 	l := &listen{}
