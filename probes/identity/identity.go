@@ -92,6 +92,7 @@ var kinds = map[string]func(decode func(any) error, env Env) (Identity, error){
 	"api_key": newAPIKey,
 	"basic":   newBasic,
 	"bearer":  newBearer,
+	"mtls":    newMTLS,
 	"none":    newNone,
 	"oauth2":  newOAuth2,
 }

@@ -344,6 +344,10 @@ func TestKinds_conformance(t *testing.T) {
 			v.FieldByName("Username").SetString("monitor")
 			v.FieldByName("Password").Set(ref("plain:" + canary))
 		},
+		"mtls": func(v reflect.Value) {
+			v.FieldByName("Certificate").Set(ref("plain:" + canary))
+			v.FieldByName("PrivateKey").Set(ref("plain:" + canary))
+		},
 		"oauth2": func(v reflect.Value) {
 			v.FieldByName("TokenURL").SetString("http://auth.example.test/token")
 			v.FieldByName("ClientID").SetString("probe")

@@ -21,22 +21,25 @@ import (
 
 // oauth asks an authorization server for tokens (RFC 6749) and sends them as bearer tokens.
 type oauth struct {
-	Grant         string            `koanf:"grant" help:"client_credentials or password; default client_credentials"`
-	TokenURL      string            `koanf:"token_url" help:"token endpoint; this or issuer is required"`
-	Issuer        string            `koanf:"issuer" help:"issuer, whose metadata names the token endpoint (OpenID Connect Discovery, RFC 8414)"`
-	ClientID      string            `koanf:"client_id" help:"client id; required"`
-	ClientSecret  secret.Ref        `koanf:"client_secret" help:"client secret; required for the client authentications basic and post"`
-	ClientAuth    string            `koanf:"client_auth" help:"how the client proves itself: basic (client_secret_basic), post (client_secret_post) or none; it is never guessed, because guessing asks twice; default basic"`
-	Scopes        []string          `koanf:"scopes" help:"scopes to ask for"`
-	Audience      string            `koanf:"audience" help:"parameter audience, which some servers want in place of scopes"`
-	Resource      []string          `koanf:"resource" help:"parameter resource, once for each (RFC 8707)"`
-	Parameters    map[string]string `koanf:"parameters" help:"further parameters of the token request"`
-	Username      string            `koanf:"username" help:"for grant password"`
-	Password      secret.Ref        `koanf:"password" help:"for grant password"`
-	RefreshAhead  time.Duration     `koanf:"refresh_ahead" help:"how long before its end a token is replaced; default 5m, or a fifth of its life where that is shorter"`
-	RotateEvery   time.Duration     `koanf:"rotate_every" help:"age at which the client secret should have been replaced, such as 90d"`
-	common        `koanf:",squash"`
-	wire.Settings `koanf:",squash"`
+	Grant             string            `koanf:"grant" help:"client_credentials or password; default client_credentials"`
+	TokenURL          string            `koanf:"token_url" help:"token endpoint; this or issuer is required"`
+	Issuer            string            `koanf:"issuer" help:"issuer, whose metadata names the token endpoint (OpenID Connect Discovery, RFC 8414)"`
+	ClientID          string            `koanf:"client_id" help:"client id; required"`
+	ClientSecret      secret.Ref        `koanf:"client_secret" help:"client secret; required for the client authentications basic and post"`
+	ClientAuth        string            `koanf:"client_auth" help:"how the client proves itself: basic (client_secret_basic), post (client_secret_post), client_secret_jwt, private_key_jwt, tls (RFC 8705) or none; it is never guessed, because guessing asks twice; default basic"`
+	KeyID             string            `koanf:"key_id" help:"kid of the key that signs assertions, where the issuer wants it"`
+	AssertionAudience string            `koanf:"assertion_audience" help:"aud of assertions; default: the token endpoint"`
+	Scopes            []string          `koanf:"scopes" help:"scopes to ask for"`
+	Audience          string            `koanf:"audience" help:"parameter audience, which some servers want in place of scopes"`
+	Resource          []string          `koanf:"resource" help:"parameter resource, once for each (RFC 8707)"`
+	Parameters        map[string]string `koanf:"parameters" help:"further parameters of the token request"`
+	Username          string            `koanf:"username" help:"for grant password"`
+	Password          secret.Ref        `koanf:"password" help:"for grant password"`
+	RefreshAhead      time.Duration     `koanf:"refresh_ahead" help:"how long before its end a token is replaced; default 5m, or a fifth of its life where that is shorter"`
+	RotateEvery       time.Duration     `koanf:"rotate_every" help:"age at which the client secret should have been replaced, such as 90d"`
+	common            `koanf:",squash"`
+	keyPair           `koanf:",squash"`
+	wire.Settings     `koanf:",squash"`
 
 	client *wire.Client
 	tokens *shared
@@ -74,11 +77,16 @@ func newOAuth2(decode func(any) error, env Env) (Identity, error) {
 		o.style = oauth2.AuthStyleInHeader
 	case "post":
 		o.style = oauth2.AuthStyleInParams
-	case "none":
+	case "none", "client_secret_jwt":
+	case "private_key_jwt":
+		wrong(o.PrivateKey.IsZero(), "private_key: is missing")
+	case "tls":
+		wrong(o.Certificate.IsZero(), "certificate: is missing")
+		wrong(o.PrivateKey.IsZero(), "private_key: is missing")
 	default:
-		wrong(true, "client_auth: %q is none of basic, post, none", o.ClientAuth)
+		wrong(true, "client_auth: %q is none of basic, post, client_secret_jwt, private_key_jwt, tls, none", o.ClientAuth)
 	}
-	wrong(o.ClientAuth != "none" && o.ClientSecret.IsZero(), "client_secret: is missing")
+	wrong(o.usesSecret() && o.ClientSecret.IsZero(), "client_secret: is missing")
 	switch o.Grant {
 	case "client_credentials":
 	case "password":
@@ -97,6 +105,11 @@ func newOAuth2(decode func(any) error, env Env) (Identity, error) {
 	o.tokens = newShared(env, o.obtain)
 	o.tokens.ahead = o.RefreshAhead
 	return o, errors.Join(errs...)
+}
+
+// usesSecret says whether the client proves itself by its secret.
+func (o *oauth) usesSecret() bool {
+	return o.ClientAuth == "basic" || o.ClientAuth == "post" || o.ClientAuth == "client_secret_jwt"
 }
 
 // reserved are parameters of a token request that have a key of their own.
@@ -140,7 +153,21 @@ func (o *oauth) Apply(ctx context.Context, req *http.Request) (Grant, error) {
 
 func (o *oauth) Settle(g Grant, outcome Outcome) bool { o.tokens.settle(g, outcome); return false }
 
-func (o *oauth) ClientCertificate(context.Context) (*tls.Certificate, error) { return nil, nil }
+// ClientCertificate is the one that tokens are bound to, where the client proves itself by it (RFC 8705 section 3).
+func (o *oauth) ClientCertificate(ctx context.Context) (*tls.Certificate, error) {
+	if o.ClientAuth != "tls" {
+		return nil, nil
+	}
+	return o.load(ctx)
+}
+
+// certificate gives the client certificate for the token request, where one is used.
+func (o *oauth) certificate() func(context.Context) (*tls.Certificate, error) {
+	if o.ClientAuth != "tls" {
+		return nil
+	}
+	return o.load
+}
 
 func (o *oauth) Status() Status {
 	issuer := o.Issuer
@@ -165,7 +192,7 @@ func (o *oauth) obtain(ctx context.Context) (got obtained, exchanges []evidence.
 	if err != nil {
 		return got, exchanges, chain, err
 	}
-	answer, err := o.client.Ask(ctx, wire.Question{Request: req, Stage: evidence.StageToken, Purpose: evidence.Obtain, Scheme: "client_" + o.ClientAuth, MaxBody: maxTokenAnswer, Expected: func(status int) bool { return status == http.StatusOK }})
+	answer, err := o.client.Ask(ctx, wire.Question{Request: req, Stage: evidence.StageToken, Purpose: evidence.Obtain, Scheme: "client_credentials", Certificate: o.certificate(), MaxBody: maxTokenAnswer, Expected: func(status int) bool { return status == http.StatusOK }})
 	exchanges = append(exchanges, answer.Exchange)
 	if answer.Chain != nil && len(answer.Chain.Facets) > 0 {
 		chain = answer.Chain
@@ -199,9 +226,14 @@ func (o *oauth) request(ctx context.Context, endpoint string) (*http.Request, er
 		set("password", password.Expose())
 	}
 	var credential secret.Value
-	if o.ClientAuth != "none" {
+	switch o.ClientAuth {
+	case "basic", "post":
 		var err error
 		if credential, err = reveal(ctx, "client_secret", o.ClientSecret); err != nil {
+			return nil, err
+		}
+	case "client_secret_jwt", "private_key_jwt":
+		if err := o.assert(ctx, form, endpoint); err != nil {
 			return nil, err
 		}
 	}
