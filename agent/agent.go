@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -125,6 +126,20 @@ type Diff struct {
 
 func (d Diff) String() string {
 	return fmt.Sprintf("%d added, %d changed, %d removed, %d as before", len(d.Added), len(d.Changed), len(d.Removed), len(d.Same))
+}
+
+// Long names the probes that changed.
+func (d Diff) Long() string {
+	text := d.String()
+	for _, part := range []struct {
+		word string
+		list []string
+	}{{"added", d.Added}, {"changed", d.Changed}, {"removed", d.Removed}} {
+		if len(part.list) > 0 {
+			text += "\n" + part.word + ": " + strings.Join(part.list, ", ")
+		}
+	}
+	return text
 }
 
 // Reload builds the world of another configuration completely, and only when nothing is wrong with it swaps: probes that

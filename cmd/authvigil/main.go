@@ -60,7 +60,7 @@ type app struct {
 
 // commands is the table of commands.
 var commands = []func(*app) *cobra.Command{
-	runCommand, demoCommand, onceCommand, checkCommand, diagnoseCommand, explainCommand, replayCommand, inspectCommand, configCommand, alertsCommand, versionCommand, manCommand,
+	runCommand, demoCommand, onceCommand, checkCommand, diagnoseCommand, explainCommand, replayCommand, inspectCommand, configCommand, reloadCommand, alertsCommand, versionCommand, manCommand,
 }
 
 func main() {

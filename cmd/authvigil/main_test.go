@@ -103,6 +103,7 @@ func TestCommands_exitCodesAndWords(t *testing.T) {
 		{"inspect token -", "opaque-text", 0, []string{"opaque"}, nil},
 		{"inspect token eyJhbGciOiJFUzI1NiJ9.e30.c2ln", "", 2, nil, []string{"command line"}},
 		{"inspect cert /nowhere", "", 2, nil, []string{"neither host:port nor a file"}},
+		{"reload --socket /nowhere/authvigil.sock", "", 1, nil, []string{"no daemon answers"}},
 		{"alerts test nobody", "", 1, nil, []string{"there is no [sink.nobody]"}},
 		{"version", "", 0, []string{"authvigil "}, nil},
 		{"nonsense", "", 2, nil, []string{"unknown command"}},
@@ -156,12 +157,12 @@ func TestRecord_hasWhatScriptsRelyOn(t *testing.T) {
 // TestHelp_everyCommandHasAnExample keeps the help useful.
 func TestHelp_everyCommandHasAnExample(t *testing.T) {
 	_, out, _ := call(t, "", "--help")
-	for _, name := range []string{"run", "demo", "once", "check", "diagnose", "explain", "inspect", "config", "alerts", "version", "completion", "man"} {
+	for _, name := range []string{"run", "demo", "once", "check", "diagnose", "explain", "inspect", "config", "reload", "alerts", "version", "completion", "man"} {
 		if !strings.Contains(out, "\n  "+name+" ") {
 			t.Errorf("--help does not list %s", name)
 		}
 	}
-	for _, args := range [][]string{{"run"}, {"demo"}, {"once"}, {"check"}, {"diagnose"}, {"explain"}, {"inspect", "token"}, {"inspect", "cert"}, {"inspect", "clock"}, {"config", "check"}, {"config", "show"}, {"config", "schema"}, {"alerts", "test"}, {"version"}, {"man"}} {
+	for _, args := range [][]string{{"run"}, {"demo"}, {"once"}, {"check"}, {"diagnose"}, {"explain"}, {"inspect", "token"}, {"inspect", "cert"}, {"inspect", "clock"}, {"config", "check"}, {"config", "show"}, {"config", "schema"}, {"alerts", "test"}, {"reload"}, {"version"}, {"man"}} {
 		if code, out, _ := call(t, "", append(args, "--help")...); code != 0 || !strings.Contains(out, "Examples:") {
 			t.Errorf("%v --help: exit %d, no example", args, code)
 		}

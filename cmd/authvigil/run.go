@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -75,6 +76,7 @@ type service struct {
 	listening  func(net.Addr)
 	reload     func() error
 	observers  []agent.Observer
+	reloading  sync.Mutex // one reload at a time
 }
 
 // newDaemon reads the configuration and builds all of it; nothing is started when anything is wrong.
@@ -148,6 +150,9 @@ func (d *service) run(ctx context.Context, l *listen) error {
 	})
 	group.Go(func() error { return d.signals(ctx) })
 	group.Go(func() error { return d.watchdog(ctx) })
+	if d.reload != nil {
+		group.Go(func() error { return d.serveSocket(ctx, socketPath()) })
+	}
 	group.Go(func() error {
 		<-ctx.Done()
 		d.notify(daemon.SdNotifyStopping)
@@ -205,23 +210,37 @@ func (d *service) signals(ctx context.Context) error {
 
 // reloadFile reads the configuration again. A bad one changes nothing, and is said on the page, in the metrics and the log.
 func (d *service) reloadFile() error {
+	_, err := d.reloadText(false)
+	return err
+}
+
+// reloadText reads the configuration again, and says what changed; dry, what would.
+func (d *service) reloadText(dry bool) (string, error) {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
 	var diff agent.Diff
 	c, err := agent.Load(d.app.configFile, d.app.environ)
-	if err != nil {
+	switch {
+	case err != nil:
 		_, more := d.agent.Compare(c) // every error at once, and nothing changed
 		err = errors.Join(err, more)
-	} else {
+	case dry:
+		diff, err = d.agent.Compare(c)
+	default:
 		diff, err = d.agent.Reload(c)
+	}
+	if dry {
+		return "would change: " + diff.Long(), err
 	}
 	d.prometheus.Reloaded(err == nil, time.Now())
 	if err != nil {
 		d.status.SetNotes([]string{"The configuration on disk has errors; the one before stays in use. authvigil config check lists them."})
-		return err
+		return "", err
 	}
 	d.prometheus.Start(d.agent.Planned())
 	d.status.SetNotes(c.Warnings)
 	d.log.Info("configuration reloaded", "added", len(diff.Added), "changed", len(diff.Changed), "removed", len(diff.Removed), "same", len(diff.Same))
-	return nil
+	return "changed: " + diff.Long(), nil
 }
 
 func (d *service) notify(state string) {

@@ -63,7 +63,7 @@ servers = [%q, %q, %q]
 	write(t, config, text)
 	n := port(t)
 	address := fmt.Sprintf("127.0.0.1:%d", n)
-	daemon := start(t, "listening", nil, dir, binary(t), "run", "--config.file", config, "--web.listen-address", address)
+	daemon := start(t, "listening", []string{"RUNTIME_DIRECTORY=" + dir}, dir, binary(t), "run", "--config.file", config, "--web.listen-address", address)
 	base := "http://" + address
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -117,8 +117,20 @@ servers = [%q, %q, %q]
 	if _, page := get(t, base+"/"); !strings.Contains(page, "has errors") {
 		t.Error("the page does not say that the configuration has errors")
 	}
+	reload := func(args ...string) (string, error) {
+		out, err := exec.Command(binary(t), append([]string{"reload", "--socket", filepath.Join(dir, "authvigil.sock")}, args...)...).CombinedOutput()
+		return string(out), err
+	}
+	if out, err := reload(); err == nil || !strings.Contains(out, "unknown kind") {
+		t.Errorf("reload of a bad configuration: %v\n%s", err, out)
+	}
 	write(t, config, strings.Replace(text, "[probe.clock]", "[probe.time]", 1))
-	daemon.Process.Signal(syscall.SIGHUP)
+	if out, err := reload("--dry-run"); err != nil || !strings.Contains(out, "would change: 1 added, 0 changed, 1 removed, 3 as before") {
+		t.Errorf("dry run: %v\n%s", err, out)
+	}
+	if out, err := reload(); err != nil || !strings.Contains(out, "added: time") || !strings.Contains(out, "removed: clock") {
+		t.Errorf("reload: %v\n%s", err, out)
+	}
 	eventually(t, 10*time.Second, "the good reload is taken over", func() bool {
 		_, m := get(t, base+"/metrics")
 		return strings.Contains(m, `probe="time"`) && !strings.Contains(m, `probe="clock"`)
