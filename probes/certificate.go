@@ -164,7 +164,7 @@ func (p *certificateProbe) judgeRest(leaf *x509.Certificate, now time.Time) evid
 	}
 	warn, critical := share(p.Warn, 0.20, 0.35, 30*day), share(p.Critical, 0.08, 0.15, 14*day)
 	f := evidence.Facet{Name: "time", State: evidence.OK}
-	what := fmt.Sprintf("the certificate ends %s, in %s, of a life of %s", leaf.NotAfter.UTC().Format(time.RFC3339), wire.Span(left), wire.Span(life))
+	what := fmt.Sprintf("the certificate ends %s, in %s, of a life of %s", leaf.NotAfter.UTC().Format(time.RFC3339), evidence.Span(left), evidence.Span(life))
 	switch {
 	case left < critical:
 		f.State, f.Code, f.Detail = evidence.Fail, "expiring", what

@@ -12,7 +12,6 @@ import (
 
 	"github.com/authvigil/authvigil/probes/evidence"
 	"github.com/authvigil/authvigil/probes/identity"
-	"github.com/authvigil/authvigil/probes/wire"
 )
 
 // tokenProbe looks at what an identity holds: can a token be had, and does it live as long, reach as far and name whom it
@@ -87,9 +86,9 @@ func (p *tokenProbe) judge(t *evidence.Token, left time.Duration, known bool) er
 	}
 	switch {
 	case known && left <= 0:
-		return fault(evidence.SymptomTokenLifetime, "expired", "the token ended %s ago", wire.Span(left))
+		return fault(evidence.SymptomTokenLifetime, "expired", "the token ended %s ago", evidence.Span(left))
 	case known && left < p.MinRemaining:
-		return fault(evidence.SymptomTokenLifetime, "short", "the token has %s left, less than min_remaining %s", wire.Span(left), wire.Span(p.MinRemaining))
+		return fault(evidence.SymptomTokenLifetime, "short", "the token has %s left, less than min_remaining %s", evidence.Span(left), evidence.Span(p.MinRemaining))
 	case len(t.Problems) > 0:
 		return fault(evidence.SymptomBadAnswer, "malformed", "the token is malformed: %s", t.Problems[0])
 	}

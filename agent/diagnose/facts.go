@@ -236,31 +236,18 @@ func (f *facts) because() (lines []string) {
 	}
 	switch {
 	case f.expired:
-		add("by its claims the token ended %s ago", span(f.expiredFor))
+		add("by its claims the token ended %s ago", evidence.Span(f.expiredFor))
 	case f.early > 0:
-		add("by its claims the token is valid in %s", span(f.early))
+		add("by its claims the token is valid in %s", evidence.Span(f.early))
 	case f.token != nil && !f.token.Expiry.IsZero():
-		add("by its claims the token is valid for %s more", span(f.token.Expiry.Sub(f.c.Now)))
+		add("by its claims the token is valid for %s more", evidence.Span(f.token.Expiry.Sub(f.c.Now)))
 	}
 	if f.skewKnown && f.skew.Abs() >= noticeable {
 		way := "ahead of"
 		if f.skew < 0 {
 			way = "behind"
 		}
-		add("the local clock is %s %s true time", span(f.skew.Abs()), way)
+		add("the local clock is %s %s true time", evidence.Span(f.skew.Abs()), way)
 	}
 	return lines
-}
-
-func span(d time.Duration) string {
-	switch d = d.Abs(); {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%d days", int(d/(24*time.Hour)))
-	case d >= time.Hour:
-		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
-	case d >= time.Minute:
-		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
-	default:
-		return d.Round(10 * time.Millisecond).String()
-	}
 }

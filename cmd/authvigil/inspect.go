@@ -50,13 +50,13 @@ func (a *app) inspectToken(ctx context.Context, where string) error {
 	t.Problems = append(t.Problems, evidence.LintCredential(strings.TrimRight(text, "\r\n"))...)
 	now := time.Now()
 	if !t.Expiry.IsZero() && !now.Before(t.Expiry) {
-		t.Problems = append(t.Problems, "ended "+wire.Span(now.Sub(t.Expiry))+" ago")
+		t.Problems = append(t.Problems, "ended "+evidence.Span(now.Sub(t.Expiry))+" ago")
 	}
 	if t.NotBefore.After(now) {
-		t.Problems = append(t.Problems, "is not valid before "+wire.Span(t.NotBefore.Sub(now))+" from now")
+		t.Problems = append(t.Problems, "is not valid before "+evidence.Span(t.NotBefore.Sub(now))+" from now")
 	}
 	if t.Issued.After(now.Add(time.Minute)) {
-		t.Problems = append(t.Problems, "was issued "+wire.Span(t.Issued.Sub(now))+" in the future: a clock is wrong")
+		t.Problems = append(t.Problems, "was issued "+evidence.Span(t.Issued.Sub(now))+" in the future: a clock is wrong")
 	}
 	if t.Signature == evidence.SignatureNone && t.Format == "jwt" {
 		t.Problems = append(t.Problems, "has no signature")
@@ -111,9 +111,9 @@ func (a *app) showToken(t *evidence.Token, now time.Time) {
 	}
 	when := func(name string, at time.Time) {
 		if !at.IsZero() {
-			how := "in " + wire.Span(at.Sub(now))
+			how := "in " + evidence.Span(at.Sub(now))
 			if at.Before(now) {
-				how = wire.Span(now.Sub(at)) + " ago"
+				how = evidence.Span(now.Sub(at)) + " ago"
 			}
 			row(name, at.UTC().Format(time.RFC3339)+" ("+how+")")
 		}
@@ -165,7 +165,7 @@ func (a *app) inspectCert(ctx context.Context, what string) error {
 	chain := wire.Describe(certs, "")
 	a.showChain(&chain)
 	if time.Now().After(certs[0].NotAfter) {
-		fmt.Fprintf(a.stdout, "problem: the certificate ended %s ago\n", wire.Span(time.Since(certs[0].NotAfter)))
+		fmt.Fprintf(a.stdout, "problem: the certificate ended %s ago\n", evidence.Span(time.Since(certs[0].NotAfter)))
 		return exit{code: exitFound}
 	}
 	return nil

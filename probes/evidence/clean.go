@@ -1,7 +1,9 @@
 package evidence
 
 import (
+	"fmt"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -40,4 +42,19 @@ func isPlain(text string) bool {
 		}
 	}
 	return true
+}
+
+// Span shows a duration as people say it: two units at most.
+func Span(d time.Duration) string {
+	d = d.Abs()
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days", int(d/(24*time.Hour)))
+	case d >= time.Hour:
+		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+	case d >= time.Minute:
+		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
+	default:
+		return d.Round(time.Millisecond).String()
+	}
 }

@@ -73,7 +73,7 @@ func due(ctx context.Context, ref secret.Ref, rotateEvery time.Duration) (notes 
 		return nil
 	}
 	if at, ok := ref.Changed(ctx); ok && time.Since(at) > rotateEvery {
-		notes = append(notes, evidence.Note{Code: "secret_rotation_due", Detail: fmt.Sprintf("the secret was last changed %s ago and should be rotated every %s", wire.Span(time.Since(at)), wire.Span(rotateEvery))})
+		notes = append(notes, evidence.Note{Code: "secret_rotation_due", Detail: fmt.Sprintf("the secret was last changed %s ago and should be rotated every %s", evidence.Span(time.Since(at)), evidence.Span(rotateEvery))})
 	}
 	return notes
 }

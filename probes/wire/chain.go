@@ -58,10 +58,10 @@ func judgeTime(leaf *x509.Certificate, now time.Time) evidence.Facet {
 	switch {
 	case now.Before(leaf.NotBefore):
 		f.State, f.Code = evidence.Fail, "not_yet_valid"
-		f.Detail = fmt.Sprintf("the certificate begins %s, in %s", leaf.NotBefore.UTC().Format(time.RFC3339), Span(leaf.NotBefore.Sub(now)))
+		f.Detail = fmt.Sprintf("the certificate begins %s, in %s", leaf.NotBefore.UTC().Format(time.RFC3339), evidence.Span(leaf.NotBefore.Sub(now)))
 	case !now.Before(leaf.NotAfter.Add(time.Second)): // NotAfter is inclusive and has a resolution of one second
 		f.State, f.Code = evidence.Fail, "expired"
-		f.Detail = fmt.Sprintf("the certificate ended %s, %s ago", leaf.NotAfter.UTC().Format(time.RFC3339), Span(now.Sub(leaf.NotAfter)))
+		f.Detail = fmt.Sprintf("the certificate ended %s, %s ago", leaf.NotAfter.UTC().Format(time.RFC3339), evidence.Span(now.Sub(leaf.NotAfter)))
 	}
 	return f
 }
@@ -225,21 +225,6 @@ func someNames(names []string) string {
 		text += fmt.Sprintf(" and %d more", len(names)-most)
 	}
 	return text
-}
-
-// Span shows a duration as people say it: two units at most.
-func Span(d time.Duration) string {
-	d = d.Abs()
-	switch {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%d days", int(d/(24*time.Hour)))
-	case d >= time.Hour:
-		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
-	case d >= time.Minute:
-		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
-	default:
-		return d.Round(time.Millisecond).String()
-	}
 }
 
 // plain is the text of an error of crypto/x509 without the long lists that it can hold.
