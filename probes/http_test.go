@@ -307,6 +307,7 @@ func TestKinds_conformance(t *testing.T) {
 		"token":       {"Identity": "x"},
 		"certificate": {"Address": "api.example.test:443"},
 		"ntp":         {"Servers": []string{"ntp.example.test"}},
+		"prometheus":  {"URL": "https://prometheus.example.test", "Requests": "x", "Refused": "y"},
 		"accesslog":   {"Path": "/nonexistent/access.log"},
 	}
 	for _, kind := range Kinds() {

@@ -14,6 +14,18 @@ type jsonLog struct {
 	named  []named
 	values values
 	text   []byte // unescaped strings of the present line
+	path   [jsonDepth]span
+	memo   []remembered
+	keys   int // of the present line, so far
+}
+
+// remembered is what a key meant on the line before. Lines of one log have the same keys in the same order, so that the names
+// need not be looked through; as long as all keys were the same, so is where they stand.
+type remembered struct {
+	key   []byte
+	depth int
+	found bool
+	named named
 }
 
 func newJSON(o logOptions) (logFormat, error) { return &jsonLog{named: namedFields(o)}, nil }
@@ -24,8 +36,8 @@ func (f *jsonLog) read(line []byte, l *logLine) error {
 		return errLine
 	}
 	f.values.reset()
-	f.text = f.text[:0]
-	if _, ok := f.object(line, 0, nil); !ok {
+	f.text, f.keys = f.text[:0], 0
+	if _, ok := f.object(line, 0, f.path[:0]); !ok {
 		return errLine
 	}
 	return f.values.into(l, &f.clock)
@@ -73,28 +85,23 @@ func (f *jsonLog) value(b []byte, key []byte, depth int, path []span) ([]byte, b
 	if len(b) == 0 {
 		return nil, false
 	}
+	n, found := f.lookup(path, key)
 	switch b[0] {
 	case '"':
 		text, rest, ok := quoted(b)
-		if ok {
-			if n, found := f.lookup(path, key); found {
-				f.values.set(n, f.unescape(text))
-			}
+		if ok && found {
+			f.values.set(n, f.unescape(text))
 		}
 		return rest, ok
 	case '{':
 		if depth+1 >= jsonDepth {
 			return skipJSON(b)
 		}
-		var room [jsonDepth]span
-		below := append(append(room[:0], path...), key)
-		return f.object(b, depth+1, below)
+		return f.object(b, depth+1, append(path, key))
 	case '[':
-		if rest := blank(b[1:]); len(rest) > 0 && rest[0] == '"' {
+		if rest := blank(b[1:]); found && len(rest) > 0 && rest[0] == '"' {
 			if text, _, ok := quoted(rest); ok {
-				if n, found := f.lookup(path, key); found {
-					f.values.set(n, f.unescape(text))
-				}
+				f.values.set(n, f.unescape(text))
 			}
 		}
 		return skipJSON(b)
@@ -103,16 +110,15 @@ func (f *jsonLog) value(b []byte, key []byte, depth int, path []span) ([]byte, b
 	for end < len(b) && b[end] != ',' && b[end] != '}' && b[end] != ']' && b[end] > ' ' {
 		end++
 	}
-	if end == 0 {
-		return nil, false
-	}
 	switch text := b[:end]; {
+	case end == 0:
+		return nil, false
 	case string(text) == "null":
-		if n, found := f.lookup(path, key); found && n.is == fieldUpstream {
-			f.values.set(n, []byte("-"))
+		if found && n.is == fieldUpstream {
+			f.values.set(n, nothing)
 		}
 	case text[0] == '-' || text[0] >= '0' && text[0] <= '9' || string(text) == "true" || string(text) == "false":
-		if n, found := f.lookup(path, key); found {
+		if found {
 			f.values.set(n, text)
 		}
 	default:
@@ -121,15 +127,33 @@ func (f *jsonLog) value(b []byte, key []byte, depth int, path []span) ([]byte, b
 	return b[end:], true
 }
 
+var nothing = []byte("-")
+
 // lookup finds the field of a name.
 func (f *jsonLog) lookup(path []span, key []byte) (named, bool) {
+	n := f.keys
+	f.keys++
+	if n < len(f.memo) {
+		if m := &f.memo[n]; m.depth == len(path) && bytes.Equal(m.key, key) {
+			return m.named, m.found
+		}
+		f.memo = f.memo[:n]
+	}
+	m := remembered{depth: len(path)}
 	for i := range f.named {
-		if n := &f.named[i]; matches(n.name, path, key) {
-			return *n, true
+		if matches(f.named[i].name, path, key) {
+			m.named, m.found = f.named[i], true
+			break
 		}
 	}
-	return named{}, false
+	if n == len(f.memo) && n < maxRemembered {
+		m.key = bytes.Clone(key)
+		f.memo = append(f.memo, m)
+	}
+	return m.named, m.found
 }
+
+const maxRemembered = 256
 
 // matches compares a.b.c with the keys a, b and c.
 func matches(name string, path []span, key []byte) bool {

@@ -54,6 +54,7 @@ var kinds = map[string]func(decode func(any) error, env Env) (Probe, error){
 	"certificate": newCertificate,
 	"http":        newHTTP,
 	"ntp":         newNTP,
+	"prometheus":  newPrometheus,
 	"token":       newToken,
 }
 

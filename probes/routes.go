@@ -75,8 +75,11 @@ func (r *routes) endpoint(target []byte, learn bool) []byte {
 			path = []byte("/")
 		}
 	}
-	if i := bytes.IndexAny(path, "?#;"); i >= 0 {
-		path = path[:i]
+	for i, c := range path {
+		if c == '?' || c == '#' || c == ';' {
+			path = path[:i]
+			break
+		}
 	}
 	if len(path) == 0 || path[0] != '/' {
 		return []byte("-")
@@ -93,7 +96,7 @@ func (r *routes) endpoint(target []byte, learn bool) []byte {
 func (p *pattern) matches(path []byte) bool {
 	rest := path[1:]
 	for i, want := range p.segments {
-		segment, after, more := bytes.Cut(rest, []byte("/"))
+		segment, after, more := bytes.Cut(rest, slash)
 		if want != "" && string(segment) != want || want == "" && len(segment) == 0 {
 			return false
 		}
@@ -111,7 +114,7 @@ func (r *routes) guess(path []byte, learn bool) []byte {
 	at := r.root // nil: below a segment that is not known
 	rest := path[1:]
 	for depth := 0; ; depth++ {
-		segment, after, more := bytes.Cut(rest, []byte("/"))
+		segment, after, more := bytes.Cut(rest, slash)
 		out = append(out, '/')
 		if depth == maxSegments || len(out)+len(segment) > maxEndpoint {
 			out = append(out, '*')
@@ -132,6 +135,8 @@ func (r *routes) guess(path []byte, learn bool) []byte {
 }
 
 var idSegment = []byte("{id}")
+
+var slash = []byte("/")
 
 // step goes from a node to the one below it. Where there are too many different segments, a new one is taken for the name of
 // an object.
