@@ -68,7 +68,9 @@ var tokenRows = []row{
 		return bearer(f) && (f.says("jwt verification fails", "jws error", "could not verify jwt", "verification of the token", "failed to verify the token", "wrong key type", "token verification failed", "jwt verification failed", "invalid jwt signature") && !f.all.any(of(cExpired, cAudience, cIssuer)))
 	}},
 	{cause: TokenMalformed, weight: 80, all: of(cMalformed), any: of(cToken, cCredential, cHeader, cExpired, cNotYet, cIssuer, cAudience), not: of(cScheme, cCert, cRequest), when: func(f *facts) bool { return noTLS(f) && f.scheme != "api_key" && !f.skewedFuture() }},
-	{cause: TokenMalformed, weight: 64, all: of(cMalformed), not: of(cCert, cRequest, cScheme), when: func(f *facts) bool { return noTLS(f) && bearer(f) && f.refused() }},
+	{cause: TokenMalformed, weight: 64, all: of(cMalformed), not: of(cCert, cRequest, cScheme), when: func(f *facts) bool {
+		return noTLS(f) && bearer(f) && (f.refused() || f.status == 400 || f.status == 422)
+	}},
 	{cause: TokenMalformed, weight: 83, all: of(cMissing), any: of(cIssuer, cExpired, cNotYet, cAlgorithm, cKid), not: of(cProvider, cCert, cHeader, cNotFound), when: func(f *facts) bool { return bearer(f) && noTLS(f) }},
 	{cause: TokenMalformed, weight: 85, all: of(cLifetime), not: of(cRefresh, cTime, cExpired), when: func(f *facts) bool { return !f.all.any(of(cExpired)) && bearer(f) && noTLS(f) && api(f) }},
 	{cause: TokenMalformed, weight: 84, when: func(f *facts) bool {
