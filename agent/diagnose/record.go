@@ -42,7 +42,10 @@ func ReadRecord(line []byte) (Record, error) {
 	d.UseNumber()
 	if err := d.Decode(&r); err != nil {
 		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			return r, fmt.Errorf("%s: want %s, got %s", wrong.Field, wrong.Type, wrong.Value)
+			if wrong.Field == "" {
+				return r, fmt.Errorf("is not a JSON object but a %s", wrong.Value)
+			}
+			return r, fmt.Errorf("%s: want %s, got %s", wrong.Field, wrong.Type.Kind(), wrong.Value)
 		}
 		return r, fmt.Errorf("is not a JSON object: %w", err)
 	}
