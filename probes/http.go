@@ -37,6 +37,8 @@ type httpProbe struct {
 	want   *regexp.Regexp
 	client *wire.Client
 	who    identity.Identity
+
+	refusals int // in a row, see secondQuestions; a probe does not run concurrently
 }
 
 func newHTTP(decode func(any) error, env Env) (Probe, error) {
@@ -136,7 +138,9 @@ func (p *httpProbe) Run(ctx context.Context) (evidence.Report, error) {
 		}
 	}
 	report.Readings = append(report.Readings, rateLimits(answer)...)
-	return report, p.judge(answer, &report)
+	fault := p.judge(answer, &report)
+	p.secondQuestions(ctx, grant, answer.Exchange.Status, &report)
+	return report, fault
 }
 
 // ask sends the request once, and once more where the protocol wants a second step. It does not send the grant that was

@@ -44,6 +44,13 @@ func decodeInto(values map[string]any) func(any) error {
 	}
 }
 
+// decodeText sets one field of a settings struct from text.
+func decodeText(field, text string) func(any) error {
+	return func(into any) error {
+		return reflect.ValueOf(into).Elem().FieldByName(field).Addr().Interface().(interface{ UnmarshalText([]byte) error }).UnmarshalText([]byte(text))
+	}
+}
+
 func testEnv() Env {
 	return Env{Name: "test", Net: wire.System(), Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Identity: func(string) (identity.Identity, error) { return nil, errors.New("none") }}
 }
