@@ -30,6 +30,7 @@ integration: integration-deps ## the built program against real servers
 
 bench: ## benchmarks with their ratios
 	$(GO) test -run "^$$" -bench . -benchtime 1s ./agent/... ./probes/... ./exporters/...
+	packaging/bench-logs.sh
 	$(GO) test -tags integration -run "^$$" -bench . -benchtime 1x -timeout 20m ./cmd/authvigil/integration
 
 eval: ## verdicts on recorded failures

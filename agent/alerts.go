@@ -124,6 +124,9 @@ func alertOfSpike(ev *Event, s evidence.Spike, environment, externalURL string) 
 	a := alert.Alert{Name: s.Name, Culprit: "endpoint:" + s.Endpoint, Severity: alert.Severity(s.Severity), Active: true, At: ev.Started.Add(ev.Took), Labels: map[string]string{"endpoint": s.Endpoint, "log": ev.Probe},
 		Summary: "unusual refusals in the log of " + ev.Probe + " at " + s.Endpoint,
 		Details: map[string]string{"description": s.Description, "pattern": s.Pattern, "clients": s.Clients, "refused": strconv.Itoa(s.Refused), "requests": strconv.Itoa(s.Requests), "baseline": strconv.FormatFloat(s.Baseline, 'g', 3, 64)}}
+	if s.Client != "" {
+		a.Culprit = "client:" + s.Client // two clients whose credentials are dead are two alerts
+	}
 	if !s.Onset.IsZero() {
 		a.Details["onset"] = s.Onset.UTC().Format(time.RFC3339)
 	}

@@ -114,10 +114,10 @@ func (f *LogFeed) policy(key []byte) spike.Policy {
 	p := spike.Policy{Seed: binary.LittleEndian.Uint64(seed.Sum(nil))}
 	if f.settings.Clients != "clear" {
 		mac := hmac.New(sha256.New, key)
-		p.Name = func(client []byte) []byte {
+		p.Name = func(hash uint64) string {
 			mac.Reset()
-			mac.Write(client)
-			return hex.AppendEncode(nil, mac.Sum(nil)[:5])
+			mac.Write(binary.LittleEndian.AppendUint64(nil, hash))
+			return hex.EncodeToString(mac.Sum(nil)[:5])
 		}
 	}
 	return p

@@ -4,7 +4,6 @@ import "errors"
 
 // auto finds out what a line is: what the line before was is tried first.
 type auto struct {
-	kinds   []string
 	formats []logFormat
 	present int
 }
@@ -19,12 +18,10 @@ func newAuto(o logOptions) (logFormat, error) {
 		if err != nil {
 			return nil, err
 		}
-		f.kinds = append(f.kinds, kind)
 		f.formats = append(f.formats, reader)
 	}
 	// Envelopes come first: what is in one may look like a line by itself.
-	inner := &auto{kinds: f.kinds, formats: f.formats}
-	f.kinds = append([]string{"docker", "syslog"}, f.kinds...)
+	inner := &auto{formats: f.formats}
 	f.formats = append([]logFormat{&enveloped{(&docker{}).open, inner}, &enveloped{openSyslog, inner}}, f.formats...)
 	return f, nil
 }
@@ -46,6 +43,3 @@ func (f *auto) read(line []byte, l *logLine) error {
 	}
 	return errLine
 }
-
-// kind names the format of the last line that was understood.
-func (f *auto) kind() string { return f.kinds[f.present] }

@@ -63,7 +63,7 @@ func (f *combined) client(b []byte, l *logLine) bool {
 	}
 	if len(second) > 1 && looksLikeAddress(second) && !looksLikeAddress(first) {
 		first = second
-		if second, after, ok = bytes.Cut(after, space); !ok { // the ident
+		if _, after, ok = bytes.Cut(after, space); !ok { // the ident
 			return false
 		}
 	}

@@ -3,7 +3,7 @@ package probes
 import "bytes"
 
 // haproxy reads the HTTP log of HAProxy, with or without what syslog puts before it. Its state at termination tells who
-// refused: PR is the proxy itself.
+// refused: P and L are the proxy itself.
 type haproxy struct{ clock logClock }
 
 func newHAProxy(logOptions) (logFormat, error) { return &haproxy{}, nil }
@@ -61,7 +61,7 @@ func (f *haproxy) read(line []byte, l *logLine) error {
 	l.target = targetOf(request)
 	l.who[roleAddress] = lastPortOff(client)
 	l.answered = answeredUpstream
-	if state[0] == 'P' || bytes.Equal(text[1][slash+1:], []byte("<NOSRV>")) {
+	if state[0] == 'P' || state[0] == 'L' || bytes.Equal(text[1][slash+1:], []byte("<NOSRV>")) {
 		l.answered = answeredProxy
 	}
 	return nil

@@ -80,15 +80,17 @@ func openSyslog(b []byte) ([]byte, bool) {
 	default:
 		return nil, false
 	}
-	_, b, ok := bytes.Cut(b, space) // host
-	if !ok {
-		return nil, false
+	for range 2 { // the host is often left out
+		tag, rest, ok := bytes.Cut(b, space)
+		if !ok {
+			return nil, false
+		}
+		if n := len(tag) - 1; n > 0 && n <= 64 && tag[n] == ':' {
+			return rest, true
+		}
+		b = rest
 	}
-	tag, rest, ok := bytes.Cut(b, []byte(": "))
-	if !ok || len(tag) > 64 || bytes.IndexByte(tag, ' ') >= 0 {
-		return nil, false
-	}
-	return rest, true
+	return nil, false
 }
 
 // structuredData passes over [id name="value" …] or -, RFC 5424 section 6.3.

@@ -147,7 +147,7 @@ func epoch(b []byte) (time.Time, bool) {
 	}
 	nanos := int64(0)
 	if len(rest) > 0 {
-		if bytes.IndexAny(rest, "eE") >= 0 {
+		if bytes.ContainsAny(rest, "eE") {
 			f, err := strconv.ParseFloat(string(b), 64)
 			if err != nil || f > 1e11 {
 				return time.Time{}, false

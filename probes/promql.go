@@ -276,9 +276,9 @@ func (p *prometheusProbe) ask(ctx context.Context, report *evidence.Report, path
 	p.who.Settle(grant, identity.Outcome{Accepted: status/100 == 2, Refused: status == http.StatusUnauthorized, Status: status, Header: answer.Header})
 	switch status {
 	case http.StatusUnauthorized:
-		return nil, &evidence.Fault{Stage: evidence.StageAPI, Symptom: evidence.SymptomUnauthorized, Code: "401", Err: errors.New("Prometheus refuses to be asked")}
+		return nil, &evidence.Fault{Stage: evidence.StageAPI, Symptom: evidence.SymptomUnauthorized, Code: "401", Err: errors.New("the Prometheus server refuses to be asked")}
 	case http.StatusForbidden:
-		return nil, &evidence.Fault{Stage: evidence.StageAPI, Symptom: evidence.SymptomForbidden, Code: "403", Err: errors.New("Prometheus refuses to be asked")}
+		return nil, &evidence.Fault{Stage: evidence.StageAPI, Symptom: evidence.SymptomForbidden, Code: "403", Err: errors.New("the Prometheus server refuses to be asked")}
 	}
 	var said struct {
 		Status, ErrorType, Error string
@@ -291,7 +291,7 @@ func (p *prometheusProbe) ask(ctx context.Context, report *evidence.Report, path
 		return nil, sourceFault("bad_answer", fmt.Errorf("the answer (%d) is not that of Prometheus", status))
 	}
 	if said.Status != "success" {
-		return nil, sourceFault(evidence.Clean(said.ErrorType, 32), fmt.Errorf("Prometheus says: %s", evidence.Clean(said.Error, 300)))
+		return nil, sourceFault(evidence.Clean(said.ErrorType, 32), fmt.Errorf("the Prometheus server says: %s", evidence.Clean(said.Error, 300)))
 	}
 	var result []promSeries
 	if said.Data.ResultType != "vector" && said.Data.ResultType != "matrix" {

@@ -84,7 +84,7 @@ func (d *Detector) describeSpike(e *endpoint, a Alert) Alert {
 		where = "at all endpoints"
 	}
 	if e.top != nil {
-		a.Clients = e.top.who(d.now, true)
+		a.Clients = d.who(e.top, true)
 		a.Reason, a.Issuer = e.top.why(), e.top.issued()
 	}
 	whose := "clients that had success before"
@@ -119,7 +119,7 @@ func (d *Detector) describeTicket(e *endpoint, a Alert) Alert {
 	if e.top == nil {
 		return a
 	}
-	a.Clients = e.top.who(d.now, false)
+	a.Clients = d.who(e.top, false)
 	a.Reason, a.Issuer = e.top.why(), e.top.issued()
 	a.Pattern = ManyClients
 	what := "many clients that never had success are refused, as when lists of passwords are tried"
@@ -195,8 +195,8 @@ func (d *Detector) reasons(e *endpoint, s *stream) []string {
 }
 
 // who lists the clients that were refused most, known-good ones or the others.
-func (t *top) who(now int64, good bool) string {
-	t.decay(now)
+func (d *Detector) who(t *top, good bool) string {
+	t.decay(d.now)
 	order := make([]*slot, 0, topSlots)
 	sum := 0.0
 	for i := range t.slots[:t.used] {
@@ -215,7 +215,7 @@ func (t *top) who(now int64, good bool) string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, "%s (%.0f %%)", s.name[:s.length], 100*s.weight/sum)
+		fmt.Fprintf(&b, "%s (%.0f %%)", d.name(s.key, s.name[:s.length]), 100*s.weight/sum)
 	}
 	return b.String()
 }

@@ -23,9 +23,9 @@ type Policy struct {
 	// Seed is mixed into the hashes of clients, so that nobody outside can choose collisions. It must stay the same for
 	// a state to be read again.
 	Seed uint64
-	// Name gives the name that people see for a client, when it comes to be named; nil: as it is. It is called for clients
-	// that are refused only.
-	Name func(client []byte) []byte
+	// Name makes the name that people see of the hash of a client; nil: clients are named as they are, and those that are
+	// refused are kept in memory so.
+	Name func(hash uint64) string
 	// Trails is how many pairs of client and endpoint are remembered; a client as a whole takes one more. Rounded down
 	// to a power of two. 0: 1048576, which is 36 MiB when all are in use.
 	Trails int
@@ -193,8 +193,12 @@ func (d *Detector) refused(e *endpoint, client, pair uint64, now uint32, r Reque
 	if e.top == nil {
 		e.top = &top{}
 	}
-	e.top.add(d, int64(now), client, r.Client, good, r.ByProxy, r.Reason)
-	d.all.top.add(d, int64(now), client, r.Client, good, r.ByProxy, r.Reason)
+	name := r.Client
+	if d.policy.Name != nil {
+		name = nil // who it is is not kept
+	}
+	e.top.add(int64(now), client, name, good, r.ByProxy, r.Reason)
+	d.all.top.add(int64(now), client, name, good, r.ByProxy, r.Reason)
 	if !good {
 		e.strangers++
 		return
@@ -255,11 +259,11 @@ func (d *Detector) evidence(e *endpoint, c, p *trail, client uint64, slot uint16
 }
 
 // name is how people know a client.
-func (d *Detector) name(client []byte) []byte {
+func (d *Detector) name(hash uint64, client []byte) string {
 	if d.policy.Name != nil {
-		client = d.policy.Name(client)
+		return d.policy.Name(hash)
 	}
-	return client[:min(len(client), topName)]
+	return string(client[:min(len(client), topName)])
 }
 
 // present counts a known-good client as active in this hour.

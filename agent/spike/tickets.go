@@ -109,7 +109,7 @@ func (d *Detector) persist(e *endpoint, c *trail, client uint64, now uint32, nam
 	if len(d.failing) >= mostTold || d.woken() {
 		return
 	}
-	who := string(d.name(name))
+	who := d.name(client, name)
 	a := &Alert{Name: ClientAuthFailing, Severity: Warning, Endpoint: e.name, Client: who, Clients: who, Pattern: OneClient,
 		Started: moment(int64(now)), Onset: moment(int64(c.began)), Refused: int(c.run), Requests: int(c.run)}
 	a.Because = []string{because("%d refusals in a row over %d s, of a client that had success before", c.run, now-c.began)}

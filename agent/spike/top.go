@@ -57,7 +57,7 @@ func (t *top) decay(now int64) {
 }
 
 // add counts one refusal. The name is copied when the client gets a counter.
-func (t *top) add(d *Detector, now int64, key uint64, name []byte, good, byProxy bool, why []byte) {
+func (t *top) add(now int64, key uint64, name []byte, good, byProxy bool, why []byte) {
 	t.errorsOnly(now, byProxy, why)
 	t.seen[key>>60] |= 1 << (key >> 54 & 63)
 	least := 0
@@ -81,7 +81,7 @@ func (t *top) add(d *Detector, now int64, key uint64, name []byte, good, byProxy
 	}
 	s := &t.slots[least]
 	s.key, s.weight, s.good = key, weight+1, good
-	s.length = uint8(copy(s.name[:], d.name(name)))
+	s.length = uint8(copy(s.name[:], name))
 }
 
 // errorsOnly counts a refusal of nobody in particular.

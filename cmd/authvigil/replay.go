@@ -27,7 +27,6 @@ type replay struct {
 
 	feed   *probes.LogFeed
 	chart  chart
-	began  int
 	list   []spike.Alert // as they stand at the end, in the order in which they began
 	files  []io.Closer
 	writer func(alertRecord) error
