@@ -28,6 +28,8 @@ func alertName(f diagnose.Finding) (name string, severity alert.Severity) {
 		return "AuthvigilClockUnknown", alert.Warning
 	case diagnose.ClockSkew, diagnose.RequestTimestampSkew:
 		return "AuthvigilClockWrong", alert.Critical
+	case diagnose.LogUnreadable:
+		return "AuthvigilLogUnreadable", alert.Warning
 	case diagnose.LocalResources:
 		return "AuthvigilUnwell", alert.Warning
 	case diagnose.RateLimited, diagnose.QuotaExhausted:

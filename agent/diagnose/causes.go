@@ -83,6 +83,7 @@ const (
 	HeaderStripped            Cause = "header_stripped"
 	StaleJWKSAtAPI            Cause = "stale_jwks_at_api"
 	LocalResources            Cause = "local_resources"
+	LogUnreadable             Cause = "log_unreadable"
 	UnexpectedAnswer          Cause = "unexpected_answer"
 )
 
@@ -159,6 +160,7 @@ var causes = map[Cause]About{
 	StateNotPreserved:         {"state does not come back as it was sent", "return state unchanged (RFC 6749 section 4.1.2); clients rely on it against forged answers", blameIssuer},
 	HeaderStripped:            {"the Authorization header is lost on the way", "let the proxy pass the Authorization header on", blameGateway},
 	StaleJWKSAtAPI:            {"the API verifies with an old key set", "make the API reload the issuer's key set", blameEndpoint},
+	LogUnreadable:             {"the log or its counters cannot be read", "make the log readable for authvigil, and give the format that it is written in", blameEndpoint},
 	LocalResources:            {"this machine lacks something", "look at the limits of the unit and the machine: open files, memory, resolver", blameHost},
 	UnexpectedAnswer:          {"the answer is another than expected", "compare the answer with expect_status and expect_body of the probe", blameEndpoint},
 }

@@ -103,6 +103,7 @@ var networkRows = []row{
 	{cause: ProxyAuthRequired, weight: 95, when: func(f *facts) bool {
 		return f.status == 407 || f.transportSays("407", "proxy authentication required", "proxy authorization required")
 	}},
+	{cause: LogUnreadable, weight: 97, when: symptom(evidence.SymptomSource)},
 	{cause: LocalResources, weight: 97, when: symptom(evidence.SymptomLocalResources, evidence.SymptomPanic)},
 	{cause: DNSFailure, weight: 92, any: of(cNoHost), when: fromClient},
 	{cause: Timeout, weight: 88, any: of(cTimeout), not: of(cRefusedConn), when: func(f *facts) bool { return f.fromClient() && !f.all.any(of(cNoHost)) }},
