@@ -173,7 +173,7 @@ func (w *watch) held(now, again time.Time) Observation {
 // outcomeFor says what a run means for the gate of the endpoint. What was held or is our own distress means nothing, and
 // neither does a credential's trouble at the token endpoint, which has a gate of its own.
 func outcomeFor(o *Observation) pace.Outcome {
-	out := pace.Outcome{OK: o.Fault == nil, Ignore: o.Fault != nil && (o.Fault.Own() || o.Fault.Held())}
+	out := pace.Outcome{OK: o.Fault == nil, Ignore: o.Fault != nil && (o.Fault.Own() || o.Fault.Held() || o.Fault.Symptom == evidence.SymptomSource)}
 	if o.Fault != nil && o.Fault.Stage == evidence.StageToken {
 		out.Ignore = true
 	}

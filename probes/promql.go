@@ -148,7 +148,7 @@ func (p *prometheusProbe) grow(at time.Time, now map[string]counters, report *ev
 			continue
 		}
 		if n := int(math.Round(refused)); n > 0 {
-			report.Readings = append(report.Readings, evidence.Reading{Metric: refusedLog, Labels: []string{"counters", endpoint, "401"}, Value: float64(n)})
+			report.Readings = append(report.Readings, evidence.Reading{Metric: refusedLog, Labels: []string{"log", endpoint, "401"}, Value: float64(n)})
 			if report.Answers == nil {
 				report.Answers = map[int]int{}
 			}
