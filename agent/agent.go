@@ -24,6 +24,7 @@ import (
 
 	"github.com/authvigil/authvigil/agent/alert"
 	"github.com/authvigil/authvigil/agent/pace"
+	"github.com/authvigil/authvigil/probes"
 	"github.com/authvigil/authvigil/probes/evidence"
 	"github.com/authvigil/authvigil/probes/identity"
 )
@@ -54,6 +55,7 @@ var ErrNoProbes = errors.New("the configuration has no probe")
 // New builds everything that a configuration describes, and starts nothing. The error joins a *ConfigError for everything
 // that is wrong.
 func New(c *Config, env Env, observers ...Observer) (*Agent, error) {
+	env.shared = probes.NewShared()
 	a := &Agent{env: env, court: newCourt(observers), slots: make(chan struct{}, c.Agent.Concurrency), watches: map[string]*watch{}, gates: map[string]*pace.Gate{}}
 	w, err := build(c, env, nil, a.court.localClock)
 	if err != nil {

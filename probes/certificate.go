@@ -2,186 +2,204 @@ package probes
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
-	"strconv"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
+	"github.com/authvigil/authvigil/agent/secret"
 	"github.com/authvigil/authvigil/probes/evidence"
 	"github.com/authvigil/authvigil/probes/wire"
 )
 
-// certificateProbe looks at the certificates that an address presents. It dials without verification, keeps what is
-// shown, and judges it afterwards, so that an expired or untrusted certificate keeps its series and its name. Nothing is
-// sent over the connection.
+// certificateProbe looks at the certificates that a server presents, that files hold, or both. It dials without
+// verification, keeps what is shown, and judges it afterwards, facet by facet, so that an expired or untrusted certificate
+// keeps its series and its name, and no defect hides another. Nothing is sent over the connection but what STARTTLS needs.
 type certificateProbe struct {
-	Address    string  `koanf:"address" help:"host:port to look at; required"`
-	ServerName string  `koanf:"server_name" help:"name to ask for (SNI) and to expect; default: the host of the address"`
-	CAFile     string  `koanf:"ca_file" help:"PEM file with the certificate authorities to trust in place of the system's"`
-	Warn       float64 `koanf:"warn_remaining" help:"share of the certificate's life that should be left, such as 0.2; default: 0.2, at most 30 days; 0.35 for lives up to 10 days"`
-	Critical   float64 `koanf:"critical_remaining" help:"share of the certificate's life below which it is a fault; default: 0.08, at most 14 days; 0.15 for lives up to 10 days"`
+	Address     string     `koanf:"address" help:"host:port to look at; this or files is required"`
+	ServerName  string     `koanf:"server_name" help:"name to ask for (SNI) and to expect; default: the host of the address"`
+	STARTTLS    string     `koanf:"starttls" help:"protocol in which the server is asked to begin TLS: smtp, imap, pop3, ftp, ldap, postgres, mysql or xmpp; default: TLS from the first byte"`
+	Addresses   string     `koanf:"addresses" help:"all or first: whether every address of the host is looked at, IPv4 and IPv6, up to 16, or only the first that answers; default all"`
+	Proxy       string     `koanf:"proxy" help:"URL of an HTTP proxy to connect through, such as http://proxy.example.com:3128; default: none"`
+	ALPN        []string   `koanf:"alpn" help:"application protocols to offer, such as h2; default: none"`
+	Files       []string   `koanf:"files" help:"files, directories or patterns such as /etc/ssl/site/*.pem: PEM, DER, PKCS #12, JKS or kubeconfig; with an address, what is served is compared with them"`
+	Passphrase  secret.Ref `koanf:"passphrase" help:"reference to the passphrase of PKCS #12 and JKS files; default: none"`
+	CAFile      string     `koanf:"ca_file" help:"PEM file with the certificate authorities to trust in place of the system's"`
+	SystemRoots bool       `koanf:"system_roots" help:"trust the system's authorities beside those of ca_file"`
 
-	net   wire.Net
-	roots *x509.CertPool
+	Fingerprints []string `koanf:"fingerprints" help:"SHA-256 of a certificate or of its public key (SPKI), in hexadecimal: one of them must match, and then no authority is needed"`
+	ExpectIssuer string   `koanf:"expect_issuer" help:"common name or organisation that must occur among the authorities of the chain; tells a proxy that intercepts"`
+	Revocation   string   `koanf:"revocation" help:"auto, require or off: whether the authority's revocation list (or OCSP) is asked, and whether not knowing is a fault; default auto"`
+	AIA          string   `koanf:"aia" help:"public, any or off: where a missing issuing certificate may be fetched from, by the address in the certificate; default public"`
+	ACME         string   `koanf:"acme_directory" help:"directory of the ACME server that issued the certificate, asked when it should be renewed (RFC 9773); default: not asked"`
+
+	ClientCertificate string `koanf:"client_certificate" help:"PEM file with the client certificate to show, and its chain"`
+	ClientKey         string `koanf:"client_key" help:"PEM file with its private key; default: the file of client_certificate"`
+
+	Renewal  string  `koanf:"renewal" help:"automatic or manual: certificates that people renew warn 30 days and fail 14 days before their end; default automatic"`
+	Warn     float64 `koanf:"warn_remaining" help:"share of the certificate's life that should be left, such as 0.2; default: 0.2, at most 30 days; 0.35 for lives up to 10 days"`
+	Critical float64 `koanf:"critical_remaining" help:"share of the certificate's life below which it is a fault; default: 0.08, at most 14 days; 0.15 for lives up to 10 days; never less than 12 hours, or a fifth of a life below 2.5 days"`
+
+	env     Env
+	net     wire.Net
+	roots   *x509.CertPool
+	pins    []string
+	proxy   *url.URL
+	dialect dialect
+	fetch   *fetcher
+
+	mu     sync.Mutex            // owns what follows; runs do not overlap, addresses do
+	served map[string]servedLeaf // last leaf by address
+	files  map[string]*keptFile  // by path
+	turned time.Time             // last rotation that was seen
+	window renewalWindow         // of the ACME server, for the leaf in use
 }
 
 var (
-	certNotAfter  = &evidence.Metric{Name: "certificate_not_after_timestamp_seconds", Help: "End of a presented certificate, also when it is expired or not trusted.", Labels: []string{"probe", "position", "role"}}
-	certNotBefore = &evidence.Metric{Name: "certificate_not_before_timestamp_seconds", Help: "Begin of a presented certificate, also when it is expired or not trusted.", Labels: []string{"probe", "position", "role"}}
-	certChainEnd  = &evidence.Metric{Name: "certificate_chain_not_after_timestamp_seconds", Help: "Earliest end in a chain: presented as it was sent, verified the best that can be built (absent when none can).", Labels: []string{"probe", "chain"}}
-	certFacet     = &evidence.Metric{Name: "certificate_facet", Help: "Each question about a chain judged by itself: 1 for the state it is in.", Labels: []string{"probe", "facet", "state"}}
-	certInfo      = &evidence.Metric{Name: "certificate_info", Help: "Facts of a presented certificate; always 1.", Labels: []string{"probe", "position", "fingerprint", "serial", "issuer_cn", "key_type"}}
+	certNotAfter   = &evidence.Metric{Name: "certificate_not_after_timestamp_seconds", Help: "End of a presented or stored certificate, also when it is expired or not trusted. Position counts from the leaf; for files it is path#number.", Labels: []string{"probe", "position", "role"}}
+	certNotBefore  = &evidence.Metric{Name: "certificate_not_before_timestamp_seconds", Help: "Begin of a presented or stored certificate, also when it is expired or not trusted.", Labels: []string{"probe", "position", "role"}}
+	certChainEnd   = &evidence.Metric{Name: "certificate_chain_not_after_timestamp_seconds", Help: "Earliest end in a chain: presented as it was sent, verified the best that can be built (absent when none can).", Labels: []string{"probe", "chain"}}
+	certFacet      = &evidence.Metric{Name: "certificate_facet", Help: "Each question about a chain judged by itself: 1 for the state it is in.", Labels: []string{"probe", "facet", "state"}}
+	certInfo       = &evidence.Metric{Name: "certificate_info", Help: "Facts of a presented or stored certificate; always 1.", Labels: []string{"probe", "position", "fingerprint", "serial", "issuer_cn", "key_type"}}
+	certAddresses  = &evidence.Metric{Name: "certificate_addresses", Help: "Addresses of the host that were looked at, by family and by what came of it: ok, fault, or no_route where this machine has no way into the family.", Labels: []string{"probe", "family", "result"}}
+	certLeaves     = &evidence.Metric{Name: "certificate_distinct_leaves", Help: "Different certificates that the addresses of the host present; 1 is healthy.", Labels: []string{"probe"}}
+	certRotations  = &evidence.Metric{Name: "certificate_rotations_total", Help: "Times that an address or a file showed another certificate than before.", Counter: true, Labels: []string{"probe"}}
+	certLastTurn   = &evidence.Metric{Name: "certificate_last_rotation_timestamp_seconds", Help: "When another certificate was first seen, by the local clock; absent before the first time.", Labels: []string{"probe"}}
+	certTLSVersion = &evidence.Metric{Name: "certificate_tls_info", Help: "Protocol version and cipher suite that were agreed upon; always 1.", Labels: []string{"probe", "version", "cipher"}}
 )
 
+// day is what thresholds are counted in.
+const day = 24 * time.Hour
+
 func newCertificate(decode func(any) error, env Env) (Probe, error) {
-	p := &certificateProbe{net: env.Net, roots: env.Net.Roots}
+	p := &certificateProbe{Addresses: "all", Revocation: "auto", AIA: "public", Renewal: "automatic",
+		env: env, net: env.Net, roots: env.Net.Roots, served: map[string]servedLeaf{}, files: map[string]*keptFile{}}
 	if err := decode(p); err != nil {
 		return nil, err
 	}
-	var errs []error
-	host, _, err := net.SplitHostPort(p.Address)
-	switch {
-	case p.Address == "":
-		errs = append(errs, errors.New("address: is missing"))
-	case err != nil || host == "":
-		errs = append(errs, fmt.Errorf("address: %q is not host:port, such as api.example.com:443", p.Address))
-	}
-	if p.ServerName == "" {
-		p.ServerName = host
-	}
-	for key, share := range map[string]float64{"warn_remaining": p.Warn, "critical_remaining": p.Critical} {
-		if share < 0 || share >= 1 {
-			errs = append(errs, fmt.Errorf("%s: %v is not a share between 0 and 1", key, share))
-		}
-	}
+	errs := p.check()
+	var err error
 	if p.CAFile != "" {
-		if p.roots, err = wire.ReadRoots(p.CAFile); err != nil {
+		if p.roots, err = readRoots(p.CAFile, p.SystemRoots); err != nil {
 			errs = append(errs, fmt.Errorf("ca_file: %w", err))
 		}
+	}
+	if p.proxy, err = parseProxy(p.Proxy); err != nil {
+		errs = append(errs, fmt.Errorf("proxy: %w", err))
+	}
+	if p.fetch, err = newFetcher(env); err != nil {
+		errs = append(errs, err)
 	}
 	return p, errors.Join(errs...)
 }
 
+// check looks at the settings, all of them.
+func (p *certificateProbe) check() (errs []error) {
+	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	host, _, err := net.SplitHostPort(p.Address)
+	switch {
+	case p.Address == "" && len(p.Files) == 0:
+		add("address: is missing; give host:port, or files")
+	case p.Address != "" && (err != nil || host == ""):
+		add("address: %q is not host:port, such as api.example.com:443", p.Address)
+	}
+	if p.ServerName == "" {
+		p.ServerName = host
+	}
+	for _, c := range []struct {
+		key, value string
+		allowed    []string
+	}{
+		{"addresses", p.Addresses, []string{"all", "first"}},
+		{"revocation", p.Revocation, []string{"auto", "require", "off"}},
+		{"aia", p.AIA, []string{"public", "any", "off"}},
+		{"renewal", p.Renewal, []string{"automatic", "manual"}},
+	} {
+		if !slices.Contains(c.allowed, c.value) {
+			add("%s: %q is none of %s", c.key, c.value, strings.Join(c.allowed, ", "))
+		}
+	}
+	if p.STARTTLS != "" {
+		if p.dialect = dialects[p.STARTTLS]; p.dialect == nil {
+			add("starttls: %q is none of %s", p.STARTTLS, strings.Join(slices.Sorted(maps.Keys(dialects)), ", "))
+		}
+	}
+	for _, c := range []struct {
+		key   string
+		share float64
+	}{{"warn_remaining", p.Warn}, {"critical_remaining", p.Critical}} {
+		if c.share < 0 || c.share >= 1 {
+			add("%s: %v is not a share between 0 and 1", c.key, c.share)
+		}
+	}
+	for _, text := range p.Fingerprints {
+		pin := strings.ToLower(strings.NewReplacer(":", "", " ", "").Replace(text))
+		if len(pin) != 64 || strings.Trim(pin, "0123456789abcdef") != "" {
+			add("fingerprints: %q is no SHA-256 in hexadecimal (64 digits)", evidence.Clean(text, 80))
+		}
+		p.pins = append(p.pins, pin)
+	}
+	for _, pattern := range p.Files {
+		if err := checkPattern(pattern); err != nil {
+			add("files: %w", err)
+		}
+	}
+	if p.ACME != "" && !strings.HasPrefix(p.ACME, "https://") {
+		add("acme_directory: must begin with https://")
+	}
+	if p.ClientKey != "" && p.ClientCertificate == "" {
+		add("client_key: stands without client_certificate")
+	}
+	return errs
+}
+
 func (p *certificateProbe) About() About {
+	if p.Address == "" {
+		return About{Endpoint: p.Files[0], Expected: "certificate"}
+	}
 	return About{Endpoint: p.Address, Origin: "tls://" + p.Address, Expected: "certificate"}
 }
 
 func (p *certificateProbe) Run(ctx context.Context) (evidence.Report, error) {
 	var report evidence.Report
-	x := evidence.Exchange{Stage: evidence.StageTLS, Method: "TLS", URL: "tls://" + p.Address, Started: time.Now()}
-	presented, state, err := p.handshake(ctx, &x)
-	x.Took = time.Since(x.Started)
-	if len(presented) > 0 {
-		p.describe(&report, presented, state)
+	clock := p.env.trueTime(time.Now())
+	stored := p.lookAtFiles(ctx, clock)
+	var found []judged
+	found = append(found, stored.chains...)
+	var fault error
+	if p.Address != "" {
+		var served []judged
+		served, fault = p.lookAtServer(ctx, clock, stored, &report)
+		found = append(served, found...)
 	}
-	if err != nil {
-		x.Fault = wire.Classify(ctx, x.Stage, err)
-		report.Exchanges = append(report.Exchanges, x)
-		return report, x.Fault
+	p.describe(&report, found, stored)
+	if fault != nil {
+		return report, fault
 	}
-	report.Exchanges = append(report.Exchanges, x)
-	return report, judgeChain(report.Chain)
+	if stored.fault != nil {
+		return report, stored.fault
+	}
+	return report, faultOf(report.Chain)
 }
 
-// handshake dials and shakes hands. The certificates are given also when the server ends the handshake afterwards,
-// because it wants a client certificate.
-func (p *certificateProbe) handshake(ctx context.Context, x *evidence.Exchange) (presented []*x509.Certificate, state tls.ConnectionState, err error) {
-	conn, took, err := wire.DialAny(ctx, p.net, "tcp", p.Address, nil)
-	x.Timing.Resolve, x.Timing.Connect = took.Resolve, took.Connect
-	if err != nil {
-		x.Stage = evidence.StageConnect
-		if !took.Resolved {
-			x.Stage = evidence.StageResolve
-		}
-		return nil, state, err
+// faultOf makes a fault of the facet that weighs most.
+func faultOf(chain *evidence.Chain) error {
+	if chain == nil {
+		return nil
 	}
-	defer conn.Close()
-	x.Remote = conn.RemoteAddr().String()
-	start := time.Now()
-	secure := tls.Client(conn, &tls.Config{
-		ServerName:         p.ServerName,
-		MinVersion:         tls.VersionTLS12,
-		InsecureSkipVerify: true, //nolint:gosec // G402: the chain is judged afterwards, and nothing is sent
-		VerifyConnection: func(s tls.ConnectionState) error {
-			presented, state = s.PeerCertificates, s
-			return nil
-		},
-	})
-	err = secure.HandshakeContext(ctx)
-	x.Timing.TLS = time.Since(start)
-	return presented, state, err
-}
-
-func (p *certificateProbe) describe(report *evidence.Report, presented []*x509.Certificate, state tls.ConnectionState) {
-	now := time.Now()
-	chain := wire.Describe(presented, p.ServerName)
-	chain.Address, chain.TLSVersion = p.Address, tls.VersionName(state.Version)
-	chain.Facets = wire.Facets(presented, p.ServerName, p.roots, now, &chain.VerifiedNotAfter)
-	if chain.Facets[0].State == evidence.OK {
-		chain.Facets[0] = p.judgeRest(presented[0], now)
-	}
-	report.Chain = &chain
-	add := func(m *evidence.Metric, v float64, labels ...string) {
-		report.Readings = append(report.Readings, evidence.Reading{Metric: m, Labels: labels, Value: v})
-	}
-	for i, c := range chain.Certificates {
-		position := strconv.Itoa(i)
-		add(certNotAfter, float64(c.NotAfter.Unix()), position, c.Role)
-		add(certNotBefore, float64(c.NotBefore.Unix()), position, c.Role)
-		add(certInfo, 1, position, c.Fingerprint, c.Serial, c.Issuer, c.KeyType)
-	}
-	add(certChainEnd, float64(chain.PresentedNotAfter.Unix()), "presented")
-	if !chain.VerifiedNotAfter.IsZero() {
-		add(certChainEnd, float64(chain.VerifiedNotAfter.Unix()), "verified")
-	}
-	for _, f := range chain.Facets {
-		for _, state := range []evidence.State{evidence.OK, evidence.Fail, evidence.Unknown} {
-			value := 0.0
-			if f.State == state || f.State == evidence.Warn && state == evidence.OK {
-				value = 1
-			}
-			add(certFacet, value, f.Name, string(state))
-		}
-	}
-}
-
-// judgeRest compares what is left of a certificate with its life, because 14 days are late for one of 90 days and never
-// come for one of six.
-func (p *certificateProbe) judgeRest(leaf *x509.Certificate, now time.Time) evidence.Facet {
-	const day = 24 * time.Hour
-	life, left := leaf.NotAfter.Sub(leaf.NotBefore), leaf.NotAfter.Sub(now)
-	share := func(set, long, short float64, most time.Duration) time.Duration {
-		if set > 0 {
-			return time.Duration(set * float64(life))
-		}
-		if life <= 10*day {
-			return time.Duration(short * float64(life))
-		}
-		return min(time.Duration(long*float64(life)), most)
-	}
-	warn, critical := share(p.Warn, 0.20, 0.35, 30*day), share(p.Critical, 0.08, 0.15, 14*day)
-	f := evidence.Facet{Name: "time", State: evidence.OK}
-	what := fmt.Sprintf("the certificate ends %s, in %s, of a life of %s", leaf.NotAfter.UTC().Format(time.RFC3339), evidence.Span(left), evidence.Span(life))
-	switch {
-	case left < critical:
-		f.State, f.Code, f.Detail = evidence.Fail, "expiring", what
-	case left < warn:
-		f.State, f.Code, f.Detail = evidence.Warn, "expiring", what
-	}
-	return f
-}
-
-// judgeChain makes a fault of the facet that weighs most.
-func judgeChain(chain *evidence.Chain) error {
 	for _, f := range chain.Facets {
 		if f.State != evidence.Fail {
 			continue
 		}
 		fault := &evidence.Fault{Stage: evidence.StageTLS, Symptom: evidence.SymptomBadCertificate, Code: f.Code, Err: errors.New(f.Detail)}
-		if f.Code == "expiring" {
+		switch f.Code {
+		case "expiring", "renewal_overdue", "renewal_requested_by_ca":
 			fault.Symptom = evidence.SymptomCertificate
 		}
 		return fault

@@ -45,6 +45,7 @@ type Env struct {
 	Identity func(name string) (identity.Identity, error)
 	Store    identity.Store                // state that outlives a restart; nil: none
 	Clock    func() (evidence.Clock, bool) // last verdict on the local clock, if any
+	Shared   *Shared                       // what the probes of one agent have in common; nil: the probe stands alone
 	Log      *slog.Logger
 }
 

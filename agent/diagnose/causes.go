@@ -58,6 +58,10 @@ const (
 	TLSRevoked                Cause = "tls_revoked"
 	TLSWeak                   Cause = "tls_weak"
 	TLSRenewedNotDeployed     Cause = "tls_renewed_not_deployed"
+	TLSCertMalformed          Cause = "tls_cert_malformed"
+	TLSStartTLSUnavailable    Cause = "tls_starttls_unavailable"
+	TLSStapleUnusable         Cause = "tls_staple_unusable"
+	TLSFleetInconsistent      Cause = "tls_fleet_inconsistent"
 	ProxyAuthRequired         Cause = "proxy_auth_required"
 	BlockedByGateway          Cause = "blocked_by_gateway"
 	IDPUnavailable            Cause = "idp_unavailable"
@@ -136,6 +140,10 @@ var causes = map[Cause]About{
 	TLSRevoked:                {"the server's certificate is revoked", "replace the certificate and its key", blameEndpoint},
 	TLSWeak:                   {"protocol, key or signature are too weak", "raise the server to TLS 1.2 or 1.3 with a strong key", blameEndpoint},
 	TLSRenewedNotDeployed:     {"the certificate was renewed and is not served", "reload the server so that it serves the new certificate", blameEndpoint},
+	TLSCertMalformed:          {"a certificate of the server cannot be parsed", "have the certificate issued again in a form that follows RFC 5280, and take strangers out of the chain", blameEndpoint},
+	TLSStartTLSUnavailable:    {"the server does not begin TLS when asked", "switch STARTTLS on at the server, and look for middleboxes that strip it", blameEndpoint},
+	TLSStapleUnusable:         {"the stapled OCSP answer is missing, out of date or not valid", "let the server fetch a new OCSP answer; look at its way to the responder", blameEndpoint},
+	TLSFleetInconsistent:      {"the addresses of the server show different certificates", "deploy the same certificate to every address", blameEndpoint},
 	ProxyAuthRequired:         {"the proxy on the way wants credentials", "give the proxy's credentials", blameNetwork},
 	BlockedByGateway:          {"a gateway refused before the credential was looked at", "change the client's manner or the gateway's rule; do not rotate secrets", blameGateway},
 	IDPUnavailable:            {"the identity provider cannot be used", "restore the identity provider or the path to it; the credentials are not at fault", blameIssuer},

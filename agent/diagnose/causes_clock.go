@@ -25,9 +25,6 @@ var clockRows = []row{
 	{cause: ClockSkew, weight: 94, when: func(f *facts) bool { // what looks untimely is explained by the clock
 		return f.skewed() && !f.signed && f.refused() && (f.all.any(of(cExpired, cNotYet, cTime)) || f.expired || f.early > 0 || f.ahead > 0)
 	}},
-	{cause: ClockSkew, weight: 92, when: func(f *facts) bool { // a certificate that is judged by a wrong clock
-		return f.skewed() && f.fault != nil && f.fault.Symptom == evidence.SymptomBadCertificate && (f.fault.Code == "expired" || f.fault.Code == "not_yet_valid") && f.corrected()
-	}},
 	{cause: ClockSkew, weight: 88, when: func(f *facts) bool { // an assertion that we mint by a wrong clock
 		return f.skewed() && f.atIssuer && f.refused() && (f.scheme == "jwt_bearer" || f.scheme == "client_credentials" && f.token != nil)
 	}},
@@ -50,14 +47,27 @@ var clockRows = []row{
 	{cause: TokenNotYetValid, weight: 60, when: func(f *facts) bool { return f.early > 0 && f.refused() }},
 }
 
-// corrected says whether the certificate is good at the true time.
-func (f *facts) corrected() bool {
+// clockExplains says whether a certificate that looks expired or not yet valid does so only by the local clock: ok when it
+// is good at the true time, unknown when a lone voice about the time says so, and fail when the clock is no excuse.
+func (f *facts) clockExplains() evidence.State {
 	ch := f.c.Sighting.Report.Chain
 	if ch == nil || len(ch.Certificates) == 0 {
-		return false
+		return evidence.Fail
+	}
+	for _, fc := range ch.Facets {
+		if fc.AtTrueTime != "" { // the probe compared both by itself
+			return fc.AtTrueTime
+		}
 	}
 	at, leaf := f.c.Now.Add(-f.skew), ch.Certificates[0]
-	return at.After(leaf.NotBefore) && at.Before(leaf.NotAfter)
+	switch {
+	case !f.skewed() || at.Before(leaf.NotBefore) || at.After(leaf.NotAfter):
+		return evidence.Fail
+	case f.c.World.Clock.Confidence == evidence.Unverified:
+		return evidence.Unknown
+	default:
+		return evidence.OK
+	}
 }
 
 // worldRows: what is known only beside the answer, from other questions and other probes.

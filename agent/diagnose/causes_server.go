@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -27,15 +28,28 @@ var signedRows = []row{
 
 // tlsRows: certificates and handshakes, from the facets of a chain or the words of a client.
 var tlsRows = []row{
-	{cause: TLSCertExpired, weight: 96, when: facet("expired")},
-	{cause: TLSCertNotYetValid, weight: 95, when: facet("not_yet_valid")},
-	{cause: TLSNameMismatch, weight: 97, when: facet("name_mismatch")},
-	{cause: TLSUntrustedChain, weight: 95, when: facet("self_signed", "unknown_authority", "unverified", "unexpected_issuer", "no_certificate")},
-	{cause: TLSIncompleteChain, weight: 93, when: facet("incomplete_chain")},
+	{cause: TLSCertExpired, weight: 96, when: func(f *facts) bool { return facet("expired")(f) && f.clockExplains() == evidence.Fail }},
+	{cause: TLSCertExpired, weight: 86, when: func(f *facts) bool { return facet("expired")(f) && f.clockExplains() == evidence.Unknown }},
+	{cause: TLSCertNotYetValid, weight: 95, when: func(f *facts) bool { return facet("not_yet_valid")(f) && f.clockExplains() == evidence.Fail }},
+	{cause: TLSCertNotYetValid, weight: 84, when: func(f *facts) bool { return facet("not_yet_valid")(f) && f.clockExplains() == evidence.Unknown }},
+	{cause: ClockSkew, weight: 96, when: func(f *facts) bool { return facet("expired", "not_yet_valid")(f) && f.clockExplains() == evidence.OK }},
+	{cause: ClockSkew, weight: 82, when: func(f *facts) bool {
+		return facet("expired", "not_yet_valid")(f) && f.clockExplains() == evidence.Unknown
+	}},
+	{cause: TLSNameMismatch, weight: 95, when: facet("name_mismatch")},
+	{cause: TLSUntrustedChain, weight: 94, when: facet("self_signed", "unknown_authority", "unverified", "unexpected_issuer", "no_certificate", "pin_mismatch", "name_constraint")},
+	{cause: TLSIncompleteChain, weight: 93, when: facet("incomplete_chain", "wrong_intermediate")},
+	{cause: TLSCertMalformed, weight: 96, when: facet("unparseable_certificate")},
+	{cause: TLSCertMalformed, weight: 95, when: faultCode(evidence.SymptomTLS, "unparseable_certificate")},
+	{cause: TLSStartTLSUnavailable, weight: 95, when: faultCode(evidence.SymptomTLS, "starttls_not_offered", "starttls_refused", "protocol_violation")},
+	{cause: TLSStapleUnusable, weight: 92, when: facet("staple_missing", "staple_stale", "staple_invalid", "staple_unknown")},
+	{cause: TLSFleetInconsistent, weight: 90, when: facet("inconsistent_fleet")},
+	{cause: TLSClientCertRejected, weight: 95, when: facet("client_cert_not_accepted", "client_key_mismatch", "client_cert_usage", "client_cert_unreadable", "client_cert_expired", "client_cert_not_yet_valid", "client_cert_expiring", "client_auth_sunset")},
+	{cause: TLSWeak, weight: 94, when: faultCode(evidence.SymptomTLS, "protocol_too_old")},
 	{cause: TLSCertExpired, weight: 90, when: facet("intermediate_expired")},
 	{cause: TLSRevoked, weight: 97, when: facet("revoked")},
-	{cause: TLSWeak, weight: 93, when: facet("weak_key", "weak_signature", "no_server_auth", "protocol_too_old", "key_usage")},
-	{cause: TLSCertExpiring, weight: 95, when: facet("expiring")},
+	{cause: TLSWeak, weight: 93, when: facet("weak_key", "weak_signature", "no_server_auth", "protocol_too_old", "key_usage", "weak_cipher")},
+	{cause: TLSCertExpiring, weight: 95, when: facet("expiring", "renewal_overdue", "renewal_requested_by_ca")},
 	{cause: TLSRenewedNotDeployed, weight: 95, when: facet("renewed_not_deployed")},
 
 	{cause: TLSClientCertRequired, weight: 94, when: func(f *facts) bool { return f.alert("certificate required", "certificate_required") }},
@@ -92,6 +106,13 @@ func facet(codes ...string) func(*facts) bool {
 			}
 		}
 		return false
+	}
+}
+
+// faultCode looks for a fault of a symptom with one of these codes.
+func faultCode(symptom evidence.Symptom, codes ...string) func(*facts) bool {
+	return func(f *facts) bool {
+		return f.fault != nil && f.fault.Symptom == symptom && slices.Contains(codes, f.fault.Code)
 	}
 }
 

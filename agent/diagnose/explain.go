@@ -182,7 +182,7 @@ func (f *facts) culprit(c Cause) string {
 // ofServer says whether a cause concerns a whole server, whatever the path that was asked.
 func ofServer(c Cause) bool {
 	switch c {
-	case NetworkUnreachable, Timeout, TLSCertExpired, TLSCertNotYetValid, TLSCertExpiring, TLSUntrustedChain, TLSIncompleteChain, TLSNameMismatch, TLSRevoked, TLSWeak, TLSRenewedNotDeployed:
+	case NetworkUnreachable, Timeout, TLSCertExpired, TLSCertNotYetValid, TLSCertExpiring, TLSUntrustedChain, TLSIncompleteChain, TLSNameMismatch, TLSRevoked, TLSWeak, TLSRenewedNotDeployed, TLSCertMalformed, TLSStartTLSUnavailable, TLSStapleUnusable, TLSFleetInconsistent:
 		return true
 	}
 	return false

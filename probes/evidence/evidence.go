@@ -152,6 +152,9 @@ type Facet struct {
 	State  State
 	Detail string // one sentence where the state is not ok
 	Code   string // closed word for rules: expired, not_yet_valid, expiring, self_signed, unknown_authority, …
+	// AtTrueTime is the same judged by the corrected clock, where the local clock is known to be wrong and the verdicts
+	// differ; unknown where a lone voice about the time leaves it open; empty: the same, or nothing is known.
+	AtTrueTime State
 }
 
 // State is the outcome of a single judgement.

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,7 +33,7 @@ func Verify(presented []*x509.Certificate, name string, roots *x509.CertPool, no
 	options := x509.VerifyOptions{DNSName: name, Roots: roots, CurrentTime: now, Intermediates: pool(presented[1:])}
 	chains, err := presented[0].Verify(options)
 	if err == nil {
-		chain.VerifiedNotAfter = bestEnd(chains)
+		chain.VerifiedNotAfter = BestEnd(chains)
 		return chain, nil
 	}
 	chain.Facets = Facets(presented, name, roots, now, &chain.VerifiedNotAfter)
@@ -41,38 +42,55 @@ func Verify(presented []*x509.Certificate, name string, roots *x509.CertPool, no
 			return chain, &CertificateError{Facet: f, All: chain.Facets}
 		}
 	}
-	f := evidence.Facet{Name: "trust", State: evidence.Fail, Code: "unverified", Detail: plain(err)}
+	if now.After(presented[0].NotAfter) { // the last second of its life, which crypto/x509 does not grant
+		return chain, nil
+	}
+	f := evidence.Facet{Name: "trust", State: evidence.Fail, Code: "unverified", Detail: evidence.Clean(err.Error(), 256)}
 	chain.Facets = append(chain.Facets, f)
 	return chain, &CertificateError{Facet: f, All: chain.Facets}
 }
 
-// Facets judges time, name, trust and completeness of a chain by themselves, in the order of their weight. verifiedEnd,
-// if not nil, receives the end of the best chain that can be built.
+// Facets judges time, name, trust and usage of a chain by themselves, in the order of their weight. verifiedEnd, if not
+// nil, receives the end of the best chain that can be built.
 func Facets(presented []*x509.Certificate, name string, roots *x509.CertPool, now time.Time, verifiedEnd *time.Time) []evidence.Facet {
 	leaf := presented[0]
-	return []evidence.Facet{judgeTime(leaf, now), judgeName(leaf, name), judgeTrust(presented, roots, now, verifiedEnd)}
+	chains, err := BuildChains(presented, nil, roots, now)
+	if err == nil && verifiedEnd != nil {
+		*verifiedEnd = BestEnd(chains)
+	}
+	trust := JudgeTrust(presented, err)
+	if trust.State == evidence.OK {
+		if usage := JudgeUsage(leaf, chains, x509.ExtKeyUsageServerAuth); usage.State != evidence.OK {
+			trust = usage
+		}
+	}
+	return []evidence.Facet{JudgeTime(leaf, now), JudgeName(leaf, name), trust}
 }
 
-func judgeTime(leaf *x509.Certificate, now time.Time) evidence.Facet {
+// JudgeTime says whether a certificate is alive at now. Its end is inclusive and has a resolution of one second (RFC 5280
+// section 4.1.2.5), so it lives until a second later.
+func JudgeTime(leaf *x509.Certificate, now time.Time) evidence.Facet {
 	f := evidence.Facet{Name: "time", State: evidence.OK}
 	switch {
 	case now.Before(leaf.NotBefore):
 		f.State, f.Code = evidence.Fail, "not_yet_valid"
 		f.Detail = fmt.Sprintf("the certificate begins %s, in %s", leaf.NotBefore.UTC().Format(time.RFC3339), evidence.Span(leaf.NotBefore.Sub(now)))
-	case !now.Before(leaf.NotAfter.Add(time.Second)): // NotAfter is inclusive and has a resolution of one second
+	case !now.Before(leaf.NotAfter.Add(time.Second)):
 		f.State, f.Code = evidence.Fail, "expired"
 		f.Detail = fmt.Sprintf("the certificate ended %s, %s ago", leaf.NotAfter.UTC().Format(time.RFC3339), evidence.Span(now.Sub(leaf.NotAfter)))
 	}
 	return f
 }
 
-func judgeName(leaf *x509.Certificate, name string) evidence.Facet {
+// JudgeName says whether a certificate is for a name or, where the name is a literal, for an address. The subject's common
+// name counts for nothing (RFC 9525 section 2). An empty name is not judged.
+func JudgeName(leaf *x509.Certificate, name string) evidence.Facet {
 	f := evidence.Facet{Name: "name", State: evidence.OK}
 	if name == "" || leaf.VerifyHostname(name) == nil {
 		return f
 	}
 	f.State, f.Code = evidence.Fail, "name_mismatch"
-	names := leaf.DNSNames
+	names := slices.Clone(leaf.DNSNames)
 	for _, ip := range leaf.IPAddresses {
 		names = append(names, ip.String())
 	}
@@ -85,39 +103,94 @@ func judgeName(leaf *x509.Certificate, name string) evidence.Facet {
 	return f
 }
 
-func judgeTrust(presented []*x509.Certificate, roots *x509.CertPool, now time.Time, verifiedEnd *time.Time) evidence.Facet {
-	f := evidence.Facet{Name: "trust", State: evidence.OK}
-	leaf := presented[0]
-	if judgeTime(leaf, now).State != evidence.OK { // its dates must not hide its trust: judge a copy that lives now
-		living := *leaf
-		living.NotBefore, living.NotAfter = now.Add(-time.Minute), now.Add(time.Minute)
-		leaf = &living
+// BuildChains builds the chains from the leaf to a root, for any usage, with what was presented and more beside it. The
+// leaf's own dates do not count: a copy that lives now takes its place, so that its time does not hide its trust. The
+// certificates that vouch for it are judged at now.
+func BuildChains(presented, more []*x509.Certificate, roots *x509.CertPool, now time.Time) ([][]*x509.Certificate, error) {
+	living := *presented[0]
+	living.NotBefore, living.NotAfter = now.Add(-time.Minute), now.Add(time.Minute)
+	between := pool(presented[1:])
+	for _, c := range more {
+		between.AddCert(c)
 	}
-	chains, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, Intermediates: pool(presented[1:]), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	chains, err := living.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	for _, chain := range chains {
+		chain[0] = presented[0]
+	}
+	return chains, err
+}
+
+// JudgeTrust makes a facet of what BuildChains said.
+func JudgeTrust(presented []*x509.Certificate, err error) evidence.Facet {
+	f := evidence.Facet{Name: "trust", State: evidence.OK}
 	if err == nil {
-		if verifiedEnd != nil && leaf == presented[0] {
-			*verifiedEnd = bestEnd(chains)
-		}
-		if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, Intermediates: pool(presented[1:])}); err != nil {
-			return evidence.Facet{Name: "key_usage", State: evidence.Fail, Code: "no_server_auth", Detail: "the certificate is not meant for servers (extended key usage lacks serverAuth)"}
-		}
 		return f
 	}
 	f.State = evidence.Fail
+	leaf := presented[0]
 	var invalid x509.CertificateInvalidError
 	switch {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		f.Code = "intermediate_expired"
 		f.Detail = "an issuing certificate is outside its validity: " + evidence.Clean(invalid.Cert.Subject.CommonName, 128)
-	case selfSigned(leaf):
+	case errors.As(err, &invalid) && (invalid.Reason == x509.CANotAuthorizedForThisName || invalid.Reason == x509.NameConstraintsWithoutSANs):
+		f.Code = "name_constraint"
+		f.Detail = "an issuing certificate may not vouch for this name: " + evidence.Clean(invalid.Cert.Subject.CommonName, 128)
+	case SelfSigned(leaf):
 		f.Code, f.Detail = "self_signed", "the certificate is signed by itself and not trusted"
 	case len(presented) == 1 && !leaf.IsCA:
 		f.Code = "incomplete_chain"
 		f.Detail = fmt.Sprintf("the server sends only its own certificate; that of its issuer %q is missing or not trusted", evidence.Clean(leaf.Issuer.CommonName, 128))
+	case !vouches(presented[1:], leaf):
+		f.Code = "wrong_intermediate"
+		f.Detail = fmt.Sprintf("none of the %d other certificates that the server sends has signed its own; that of its issuer %q is missing or not trusted", len(presented)-1, evidence.Clean(leaf.Issuer.CommonName, 128))
 	default:
 		last := presented[len(presented)-1]
 		f.Code = "unknown_authority"
 		f.Detail = fmt.Sprintf("the chain ends at %q, issued by %q, which is not trusted", evidence.Clean(last.Subject.CommonName, 128), evidence.Clean(last.Issuer.CommonName, 128))
+	}
+	return f
+}
+
+// vouches says whether one of the certificates has signed the leaf.
+func vouches(list []*x509.Certificate, leaf *x509.Certificate) bool {
+	for _, c := range list[:min(len(list), maxCertificates)] {
+		if string(c.RawSubject) == string(leaf.RawIssuer) && Signed(c, leaf) {
+			return true
+		}
+	}
+	return false
+}
+
+// Signed says whether issuer's key has signed cert, whatever else speaks for or against either.
+func Signed(issuer, cert *x509.Certificate) bool {
+	return issuer.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
+}
+
+// JudgeUsage says whether a leaf is meant for servers or for clients, and one of its chains allows it (RFC 5280 section
+// 4.2.1.12). No extended key usage means any.
+func JudgeUsage(leaf *x509.Certificate, chains [][]*x509.Certificate, usage x509.ExtKeyUsage) evidence.Facet {
+	f := evidence.Facet{Name: "key_usage", State: evidence.OK}
+	allows := func(c *x509.Certificate) bool {
+		return len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) == 0 || slices.Contains(c.ExtKeyUsage, usage) || slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny)
+	}
+	fail := func(code, detail string) evidence.Facet {
+		f.State, f.Code, f.Detail = evidence.Fail, code, detail
+		return f
+	}
+	code, who := "no_server_auth", "servers (extended key usage lacks serverAuth)"
+	if usage == x509.ExtKeyUsageClientAuth {
+		code, who = "no_client_auth", "clients (extended key usage lacks clientAuth)"
+	}
+	switch {
+	case !allows(leaf):
+		return fail(code, "the certificate is not meant for "+who)
+	case usage == x509.ExtKeyUsageServerAuth && leaf.KeyUsage != 0 && leaf.KeyUsage&(x509.KeyUsageDigitalSignature|x509.KeyUsageKeyEncipherment|x509.KeyUsageKeyAgreement) == 0:
+		return fail("key_usage", "the certificate may be used neither for signatures nor for key exchange (key usage), so not for TLS")
+	case len(chains) > 0 && !slices.ContainsFunc(chains, func(chain []*x509.Certificate) bool {
+		return !slices.ContainsFunc(chain[:len(chain)-1], func(c *x509.Certificate) bool { return !allows(c) }) // a root's limits are those of its store
+	}):
+		return fail(code, "an issuing certificate is not meant for "+who)
 	}
 	return f
 }
@@ -141,13 +214,13 @@ func DescribeCertificate(cert *x509.Certificate, leaf bool) evidence.Certificate
 	switch {
 	case leaf:
 		role = "leaf"
-	case selfSigned(cert):
+	case SelfSigned(cert):
 		role = "root"
 	}
 	d := evidence.Certificate{
 		Role: role, Subject: shownName(cert), Issuer: evidence.Clean(cert.Issuer.CommonName, 128),
 		Fingerprint: hex.EncodeToString(sum[:8]),
-		NotBefore:   cert.NotBefore, NotAfter: cert.NotAfter, KeyType: KeyType(cert), Signature: cert.SignatureAlgorithm.String(), SelfSigned: selfSigned(cert),
+		NotBefore:   cert.NotBefore, NotAfter: cert.NotAfter, KeyType: KeyType(cert), Signature: cert.SignatureAlgorithm.String(), SelfSigned: SelfSigned(cert),
 	}
 	if cert.SerialNumber != nil {
 		d.Serial = cert.SerialNumber.Text(16)
@@ -183,8 +256,9 @@ func shownName(cert *x509.Certificate) string {
 	}
 }
 
-func selfSigned(cert *x509.Certificate) bool {
-	return string(cert.RawSubject) == string(cert.RawIssuer) && cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
+// SelfSigned says whether a certificate is signed by its own key.
+func SelfSigned(cert *x509.Certificate) bool {
+	return string(cert.RawSubject) == string(cert.RawIssuer) && Signed(cert, cert)
 }
 
 func pool(certs []*x509.Certificate) *x509.CertPool {
@@ -195,8 +269,8 @@ func pool(certs []*x509.Certificate) *x509.CertPool {
 	return p
 }
 
-// bestEnd is the end of the chain that lives longest, where a chain ends with its shortest-lived certificate.
-func bestEnd(chains [][]*x509.Certificate) (best time.Time) {
+// BestEnd is the end of the chain that lives longest, where a chain ends with its shortest-lived certificate.
+func BestEnd(chains [][]*x509.Certificate) (best time.Time) {
 	for _, chain := range chains {
 		end := chain[0].NotAfter
 		for _, c := range chain {
@@ -226,6 +300,3 @@ func someNames(names []string) string {
 	}
 	return text
 }
-
-// plain is the text of an error of crypto/x509 without the long lists that it can hold.
-func plain(err error) string { return evidence.Clean(err.Error(), 256) }

@@ -1,0 +1,117 @@
+package probes
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/authvigil/authvigil/probes/evidence"
+	"github.com/authvigil/authvigil/probes/wire"
+)
+
+// clientCertificate reads the certificate to show and judges it before anything is dialled: its time, its usage and
+// whether the key belongs to it. It is nil when none is configured or it cannot be used.
+func (p *certificateProbe) clientCertificate(clock trueTime) (*tls.Certificate, *evidence.Facet) {
+	if p.ClientCertificate == "" {
+		return nil, nil
+	}
+	f := &evidence.Facet{Name: "client_certificate", State: evidence.OK}
+	fail := func(code, format string, args ...any) (*tls.Certificate, *evidence.Facet) {
+		f.State, f.Code, f.Detail = evidence.Fail, code, fmt.Sprintf(format, args...)
+		return nil, f
+	}
+	key := p.ClientKey
+	if key == "" {
+		key = p.ClientCertificate
+	}
+	certPEM, err := readBounded(p.ClientCertificate)
+	if err != nil {
+		return fail("client_cert_unreadable", "the client certificate cannot be read: %s", plainFile(err))
+	}
+	keyPEM, err := readBounded(key)
+	if err != nil {
+		return fail("client_cert_unreadable", "the client key cannot be read: %s", plainFile(err))
+	}
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		if certs, _ := parsePEM(certPEM); len(certs) == 0 {
+			return fail("client_cert_unreadable", "%s holds no certificate in PEM form", p.ClientCertificate)
+		}
+		if bytes.Contains(keyPEM, []byte("PRIVATE KEY-----")) {
+			return fail("client_key_mismatch", "the client key does not belong to the client certificate")
+		}
+		return fail("client_cert_unreadable", "%s holds no private key in PEM form", key)
+	}
+	leaf := pair.Leaf
+	switch t := p.judgeTime(leaf, clock); {
+	case t.State == evidence.Fail:
+		fail("client_cert_"+t.Code, "of the client: %s", t.Detail)
+		f.AtTrueTime = t.AtTrueTime
+		return &pair, f // the server may be asked all the same: what it says is evidence
+	case t.State == evidence.Warn:
+		*f = evidence.Facet{Name: f.Name, State: evidence.Warn, Code: t.Code, Detail: "of the client: " + t.Detail}
+	}
+	if usage := wire.JudgeUsage(leaf, nil, x509.ExtKeyUsageClientAuth); usage.State == evidence.Fail {
+		fail("client_cert_usage", "of the client: %s", usage.Detail)
+		return &pair, f
+	}
+	if f.State == evidence.OK && sunset(leaf, pair.Certificate, clock.at()) {
+		f.State, f.Code = evidence.Warn, "client_auth_sunset"
+		f.Detail = "the client certificate comes from a public authority, and these stop issuing for clients: its renewal will lack clientAuth"
+	}
+	return &pair, f
+}
+
+// sunset says whether a certificate for clients comes from a public authority: the programs of the browsers end that usage
+// in 2026 and 2027, and a renewal would silently break mutual TLS.
+func sunset(leaf *x509.Certificate, chain [][]byte, now time.Time) bool {
+	roots, err := x509.SystemCertPool()
+	if err != nil || len(leaf.ExtKeyUsage) < 2 {
+		return false
+	}
+	between := x509.NewCertPool()
+	for _, der := range chain[1:] {
+		if c, err := x509.ParseCertificate(der); err == nil {
+			between.AddCert(c)
+		}
+	}
+	_, err = leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	return err == nil
+}
+
+// acceptance adds what the server said to the client certificate: the authorities that it accepts, and its alert.
+func acceptance(f *evidence.Facet, client *tls.Certificate, s *shown) *evidence.Facet {
+	if f == nil || client == nil || f.State == evidence.Fail || !s.requested || len(s.accepted) == 0 {
+		return f
+	}
+	for _, der := range client.Certificate {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			continue
+		}
+		for _, name := range s.accepted {
+			if bytes.Equal(name, c.RawIssuer) {
+				return f
+			}
+		}
+	}
+	return &evidence.Facet{Name: f.Name, State: evidence.Fail, Code: "client_cert_not_accepted",
+		Detail: fmt.Sprintf("the server accepts client certificates of %d authorities, and %q, which issued ours, is none of them", len(s.accepted), evidence.Clean(client.Leaf.Issuer.CommonName, 128))}
+}
+
+// readBounded reads a file of at most maxFile bytes.
+func readBounded(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, loadFailed("unreadable", "is no regular file")
+	case info.Size() > maxFile:
+		return nil, errTooLarge
+	}
+	return os.ReadFile(path)
+}

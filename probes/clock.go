@@ -1,0 +1,65 @@
+package probes
+
+import (
+	"time"
+
+	"github.com/authvigil/authvigil/probes/evidence"
+)
+
+const (
+	// clockMemory is how long a verdict on the local clock is relied on.
+	clockMemory = time.Hour
+	// clockWander is how far a clock that nobody disciplines may wander: 200 parts in a million, as cheap quartz does.
+	clockWander = 200e-6
+)
+
+// trueTime is the local clock's word, corrected by the last verdict on that clock.
+type trueTime struct {
+	local      time.Time     // as the clock on this machine says
+	skew       time.Duration // local minus true; 0 where it is not known
+	bound      time.Duration // half-width of the interval that holds the skew
+	confidence evidence.Confidence
+}
+
+// trueTime corrects now. A verdict is carried over a step of the wall clock since, and grows less sure with its age.
+func (e Env) trueTime(now time.Time) trueTime {
+	t := trueTime{local: now, confidence: evidence.NoConfidence}
+	if e.Clock == nil {
+		return t
+	}
+	c, ok := e.Clock()
+	age := now.Sub(c.Measured) // monotonic
+	if !ok || c.Confidence == evidence.NoConfidence || age < 0 || age > clockMemory {
+		return t
+	}
+	t.skew, t.confidence = c.Skew+wallStep(c.Measured, now), c.Confidence
+	t.bound = c.Bound + time.Duration(float64(age)*clockWander)
+	return t
+}
+
+// at is the best guess of true time. What one voice alone says corrects nothing, because that voice may lie.
+func (t trueTime) at() time.Time {
+	if t.sure() {
+		return t.local.Add(-t.skew)
+	}
+	return t.local
+}
+
+// sure says whether more than one voice agrees on the skew.
+func (t trueTime) sure() bool {
+	return t.confidence == evidence.Confident || t.confidence == evidence.LowConfident
+}
+
+// wrong says whether the clock is so wrong that it matters to people: the skew is more than its uncertainty and a second.
+func (t trueTime) wrong() bool { return t.sure() && t.skew.Abs() > t.bound+time.Second }
+
+// doubtful says whether a lone voice puts the limit within what it says the clock may be off by.
+func (t trueTime) doubtful(limit time.Time) bool {
+	return t.confidence == evidence.Unverified && limit.Sub(t.local).Abs() <= t.skew.Abs()+t.bound
+}
+
+// wallStep is how far the wall clock went beyond the monotonic clock between two readings: set by hand, stepped by a
+// daemon, or resumed after a suspension.
+func wallStep(before, now time.Time) time.Duration {
+	return now.Round(0).Sub(before.Round(0)) - now.Sub(before)
+}
