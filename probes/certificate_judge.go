@@ -50,7 +50,7 @@ func (p *certificateProbe) judgeServed(ctx context.Context, s *shown, clock true
 // certificate is missing, it is fetched from where the certificate below says, so that a server that sends too little is
 // told from an authority that is not trusted.
 func (p *certificateProbe) judgeTrust(ctx context.Context, certs []*x509.Certificate, now time.Time) (trust, complete evidence.Facet, chains [][]*x509.Certificate) {
-	complete = judgeOrder(certs)
+	complete = judgeOrder(certs, now)
 	if len(p.pins) > 0 {
 		trust = p.judgePins(certs)
 		chains, _ = wire.BuildChains(certs, nil, p.roots, now)
@@ -105,26 +105,32 @@ func moveIncomplete(trust, complete evidence.Facet) evidence.Facet {
 }
 
 // judgeOrder looks at what stands in a chain beside what is needed: clients forgive it, and it is a sign of handwork.
-func judgeOrder(certs []*x509.Certificate) evidence.Facet {
+func judgeOrder(certs []*x509.Certificate, now time.Time) evidence.Facet {
 	f := evidence.Facet{Name: "chain_complete", State: evidence.OK}
 	warn := func(code, format string, args ...any) evidence.Facet {
 		f.State, f.Code, f.Detail = evidence.Warn, code, fmt.Sprintf(format, args...)
 		return f
 	}
+	issues := func(c *x509.Certificate) func(*x509.Certificate) bool {
+		return func(below *x509.Certificate) bool {
+			return !below.Equal(c) && string(below.RawIssuer) == string(c.RawSubject)
+		}
+	}
 	for i, c := range certs {
 		name := evidence.Clean(c.Subject.CommonName, 128)
-		if slices.ContainsFunc(certs[:i], c.Equal) {
+		switch {
+		case i == 0:
+		case slices.ContainsFunc(certs[:i], c.Equal):
 			return warn("duplicate_certificate", "the server sends the certificate of %q twice", name)
+		case slices.ContainsFunc(certs[:i], issues(c)):
+			if now.After(c.NotAfter) && string(c.RawSubject) != string(c.RawIssuer) { // roots are trusted or not, whatever their dates
+				return warn("expired_certificate", "the server still sends the certificate of %q, which ended %s", name, c.NotAfter.UTC().Format(time.RFC3339))
+			}
+		case slices.ContainsFunc(certs[i:], issues(c)):
+			return warn("out_of_order", "the certificate of %q stands before the one that it vouches for", name)
+		default:
+			return warn("extra_certificate", "the server sends the certificate of %q, which has nothing to do with the chain", name)
 		}
-		if i == 0 || string(certs[i-1].RawIssuer) == string(c.RawSubject) {
-			continue
-		}
-		if slices.ContainsFunc(certs, func(below *x509.Certificate) bool {
-			return !below.Equal(c) && string(below.RawIssuer) == string(c.RawSubject)
-		}) {
-			return warn("out_of_order", "the certificate of %q stands at the wrong place of the chain", name)
-		}
-		return warn("extra_certificate", "the server sends the certificate of %q, which has nothing to do with the chain", name)
 	}
 	return f
 }

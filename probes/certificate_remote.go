@@ -116,6 +116,9 @@ func (p *certificateProbe) lookAtOne(ctx context.Context, ip netip.Addr, client 
 		return s
 	}
 	s.fault = wire.Classify(ctx, s.exchange.Stage, err)
+	if s.fault.Symptom == evidence.SymptomTLSAlert && s.requested && client == nil && (s.fault.Code == "handshake_failure" || s.fault.Code == "bad_certificate") {
+		s.fault.Code = "certificate_required" // TLS 1.2 has no alert of its own for it (RFC 5246 section 7.4.6)
+	}
 	switch {
 	case s.fault.Code == "unparseable_certificate":
 		p.lookLeniently(ctx, s)
