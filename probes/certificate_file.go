@@ -70,7 +70,7 @@ func (p *certificateProbe) lookAtFiles(ctx context.Context, clock trueTime) (d o
 	}
 	paths, err := p.paths()
 	if err != nil {
-		d.fault = sourceFault("not_found", err)
+		d.fault = storeFault("not_found", err)
 	}
 	passphrase, err := p.passphrase(ctx)
 	if err != nil {
@@ -87,7 +87,7 @@ func (p *certificateProbe) lookAtFiles(ctx context.Context, clock trueTime) (d o
 			code := codeOf(f.err)
 			d.readings = append(d.readings, evidence.Reading{Metric: certLoadFailures, Labels: []string{code}, Value: 1})
 			if d.fault == nil {
-				d.fault = sourceFault(code, fmt.Errorf("%s %w", path, f.err))
+				d.fault = storeFault(code, fmt.Errorf("%s %w", path, f.err))
 			}
 		} else {
 			good++
@@ -111,7 +111,7 @@ func (p *certificateProbe) lookAtFiles(ctx context.Context, clock trueTime) (d o
 	return d
 }
 
-func sourceFault(code string, err error) error {
+func storeFault(code string, err error) error {
 	return &evidence.Fault{Stage: evidence.StageConfig, Symptom: evidence.SymptomSource, Code: code, Err: err}
 }
 

@@ -30,9 +30,9 @@ var dialects = map[string]dialect{
 }
 
 const (
-	maxLine  = 2 << 10  // bytes of one line; SMTP allows 512 (RFC 5321 section 4.5.3.1.5), others a little more
-	maxLines = 64       // of one answer
-	maxTalk  = 32 << 10 // bytes that a server may say before TLS
+	maxTalkLine = 2 << 10  // bytes of one line; SMTP allows 512 (RFC 5321 section 4.5.3.1.5), others a little more
+	maxLines    = 64       // of one answer
+	maxTalk     = 32 << 10 // bytes that a server may say before TLS
 )
 
 // A talk is a conversation before TLS, with limits on what the server may say.
@@ -45,7 +45,7 @@ type talk struct {
 func (t *talk) reader() *bufio.Reader {
 	if t.in == nil {
 		t.left = io.LimitedReader{R: t.conn, N: maxTalk}
-		t.in = bufio.NewReaderSize(&t.left, maxLine)
+		t.in = bufio.NewReaderSize(&t.left, maxTalkLine)
 	}
 	return t.in
 }
@@ -55,7 +55,7 @@ func (t *talk) line() (string, error) {
 	b, err := t.reader().ReadSlice('\n')
 	switch {
 	case errors.Is(err, bufio.ErrBufferFull):
-		return "", violated("a line of more than %d bytes", maxLine)
+		return "", violated("a line of more than %d bytes", maxTalkLine)
 	case errors.Is(err, io.EOF) && t.left.N <= 0:
 		return "", violated("more than %d KiB before TLS", maxTalk>>10)
 	case errors.Is(err, io.EOF):

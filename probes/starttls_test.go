@@ -57,7 +57,7 @@ const (
 
 // TestSTARTTLS speaks with well-meaning servers in each dialect and with others that do not: A40 to A42.
 func TestSTARTTLS(t *testing.T) {
-	long := strings.Repeat("x", maxLine+1)
+	long := strings.Repeat("x", maxTalkLine+1)
 	for _, c := range []struct {
 		name, dialect string
 		script        []scripted
