@@ -21,6 +21,7 @@ type endpoint struct {
 	asked, saidNo float64 // requests and refusals of nobody in particular
 
 	a, b, raw, plain stream
+	every            stream // all refusals of known-good clients: learnt, not tested
 	active           [2]int // known-good clients seen in this hour and in the one before
 	top              *top   // who was refused; nil: nobody yet
 	spike            incident
@@ -38,12 +39,12 @@ const (
 
 func newEndpoint(name string, now int64) *endpoint {
 	e := &endpoint{name: name, id: hash(0, []byte(name)), first: now}
-	e.a.prior, e.b.prior, e.raw.prior, e.plain.prior = 300, 500, 100, 100
+	e.a.prior, e.b.prior, e.raw.prior, e.plain.prior, e.every.prior = 300, 500, 100, 100, 20
 	e.a.points, e.b.points, e.raw.points, e.plain.points = pointsA, pointsB, pointsRaw, pointsA
 	return e
 }
 
-func (e *endpoint) streams() [4]*stream { return [...]*stream{&e.a, &e.b, &e.raw, &e.plain} }
+func (e *endpoint) streams() [5]*stream { return [...]*stream{&e.a, &e.b, &e.raw, &e.plain, &e.every} }
 
 func (e *endpoint) score() float64 { return max(e.a.score(), e.b.score(), e.plain.score()) }
 

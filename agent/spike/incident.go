@@ -227,7 +227,7 @@ func (d *Detector) raise(e *endpoint, s *stream) {
 	if s == &e.plain {
 		i.bad = i.refused
 	}
-	for _, s := range [...]*stream{&e.a, &e.b, &e.plain} {
+	for _, s := range [...]*stream{&e.a, &e.b, &e.plain, &e.every} {
 		s.soil(d.now, i.onset)
 	}
 	i.because = d.reasons(e, s)

@@ -446,3 +446,30 @@ func BenchmarkDetector_Add(b *testing.B) {
 		})
 	}
 }
+
+// TestDetector_aBusyDayAfterAQuietNightAtAChallengeEndpoint: how many challenges are not a client's first in half an hour
+// depends on how busy clients are, and says nothing.
+func TestDetector_aBusyDayAfterAQuietNightAtAChallengeEndpoint(t *testing.T) {
+	s := open(Policy{})
+	v2 := []byte("/v2/")
+	for i := range 3 * 24 * 60 {
+		every := 1
+		if hour := i / 60 % 24; hour < 14 {
+			every = 12 // each client comes every six hours
+		}
+		if i%every == 0 {
+			s.n++
+			client := s.n * 7 % len(s.names)
+			s.request(v2, client, 401)
+			s.request(v2, client, 200)
+			if every == 1 {
+				s.request(v2, client, 401)
+				s.request(v2, client, 200)
+			}
+		}
+		s.at = s.at.Add(time.Minute)
+	}
+	if pages := s.alerts(AuthFailureSpike, Critical); len(pages) > 0 {
+		t.Errorf("woke somebody: %+v", pages[0])
+	}
+}

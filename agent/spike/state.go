@@ -35,7 +35,7 @@ type savedEndpoint struct {
 	Name        string
 	First, Last int64
 	Refuses     bool
-	Streams     [4]savedStream
+	Streams     [5]savedStream
 	Active      [2]int
 	Incident    *savedIncident
 }
@@ -176,6 +176,9 @@ func (e *endpoint) restore(d *Detector, x savedEndpoint) {
 	for i, st := range e.streams() {
 		y := x.Streams[i]
 		st.n, st.k, st.seconds, st.phi, st.zero = y.N, y.K, y.Seconds, y.Phi, d.now
+	}
+	if e != d.all {
+		e.a.floor = repeated(e.every.usual())
 	}
 	if e.refuses && e.top == nil {
 		e.top = &top{}

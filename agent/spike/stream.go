@@ -38,6 +38,7 @@ type block struct {
 type stream struct {
 	prior         float64 // trials that half a failure is assumed in before anything was learnt
 	points        float64 // least rise of the share that matters
+	floor         float64 // least share that is taken for usual
 	n, k, seconds float64 // decayed trials, failures among them, and seconds learnt from
 	phi           float64 // over-dispersion: how much more blocks differ than chance would have it, 1 to 8
 	blocks        [lagBlocks + 1]block
@@ -48,7 +49,7 @@ type stream struct {
 }
 
 // usual is the usual share of failures.
-func (s *stream) usual() float64 { return (s.k + 0.5) / (s.n + s.prior) }
+func (s *stream) usual() float64 { return max((s.k+0.5)/(s.n+s.prior), s.floor) }
 
 // score is the evidence, as a natural logarithm.
 func (s *stream) score() float64 { return min(max(s.small, s.large), s.rate) }
@@ -102,6 +103,14 @@ func likelier(bad, ok, p0, p1 float64) float64 {
 
 // shift multiplies the odds of p.
 func shift(p, odds float64) float64 { return min(p*odds/(1-p+p*odds), 0.999) }
+
+// busyClient is how many requests of a client in half an hour are reckoned with.
+const busyClient = 3
+
+// repeated is how many of the requests are refusals that are not the first of their client in half an hour, when a share q of
+// all is refused. Where a challenge is a matter of course, what stream A counts depends on how busy clients are, and cannot
+// be learnt from a quiet night for a busy day.
+func repeated(q float64) float64 { return q * (1 - math.Pow(1-q, busyClient)) }
 
 // rates are the usual rate of failures a second, and the one that is tested against it.
 func (s *stream) rates() (usual, unusual float64) {

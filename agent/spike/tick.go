@@ -61,6 +61,7 @@ func (d *Detector) weighOne(e *endpoint, sum *sums, most float64) {
 	e.plain.add(d.now, no, plain, plainTimes*most)
 	e.raw.add(d.now, e.strangers, e.raw.weigh(e.strangers, e.success), 2*strangersThreshold)
 
+	e.every.count(e.denied, e.ok)
 	e.a.count(e.badA, e.ok)
 	e.b.count(e.badB, e.ok)
 	e.plain.count(e.saidNo, accepted)
@@ -128,7 +129,7 @@ func (d *Detector) settle() {
 	for _, e := range d.everybody() {
 		own := e.spike.level > 0 && d.now-e.spike.fired < day
 		around := (e == d.all && firing || e != d.all && d.all.spike.level > 0 && d.now-d.all.spike.fired < day)
-		for _, s := range [...]*stream{&e.a, &e.b, &e.plain} {
+		for _, s := range [...]*stream{&e.a, &e.b, &e.plain, &e.every} {
 			s.blocks[0].dirty = s.blocks[0].dirty || own || around
 		}
 		if e.ticket.active && d.now-e.ticket.fired < day {
@@ -136,6 +137,9 @@ func (d *Detector) settle() {
 		}
 		for _, s := range e.streams() {
 			s.settle()
+		}
+		if e != d.all {
+			e.a.floor = repeated(e.every.usual())
 		}
 	}
 	if h := uint16(d.now / 3600); h != d.hour {
