@@ -117,7 +117,11 @@ func TestSTARTTLS(t *testing.T) {
 				}
 			}), false)
 			r, fault, _ := b.look(map[string]any{"Address": site + ":25", "STARTTLS": c.dialect})
-			if codeOfFault(fault) != c.code {
+			got := codeOfFault(fault)
+			if c.code == "eof" && got == "reset" { // how the end of a connection arrives, the kernel decides
+				got = "eof"
+			}
+			if got != c.code {
 				t.Fatalf("got %v, want %q", fault, c.code)
 			}
 			if c.code == "" && (r.Chain.Protocol != c.dialect || facetOf(r, "trust").State != evidence.OK) {
