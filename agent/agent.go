@@ -229,6 +229,9 @@ func (a *Agent) swap(w *world, d Diff) {
 		a.alerts.SetSinks(w.sinks)
 	}
 	for _, name := range d.Changed {
+		if a.alerts != nil && a.world.probes[name].about.Endpoint != w.probes[name].about.Endpoint {
+			a.alerts.Update(a.court.release(name, time.Now())...)
+		}
 		if a.world.probes[name].about.Endpoint != w.probes[name].about.Endpoint || a.world.probes[name].common.Kind != w.probes[name].common.Kind {
 			a.court.forget(name)
 		}

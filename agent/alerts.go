@@ -82,6 +82,14 @@ func (c *court) tell(r *record, ev *Event, environment, externalURL string) (cha
 		t.alert = a
 		changed = append(changed, a)
 	}
+	if ev.Outcome() == RunUnknown {
+		// Own distress says nothing of what was probed: what was told of it stays so.
+		for _, key := range r.told {
+			if !slices.Contains(keys, key) {
+				keys = append(keys, key)
+			}
+		}
+	}
 	for _, key := range r.told {
 		t := c.told[key]
 		if t == nil || slices.Contains(keys, key) {

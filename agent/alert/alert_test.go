@@ -280,13 +280,18 @@ const canary = "canary-of-the-sink-0123"
 // TestSinks_conformance asks of every kind: it delivers, tells lasting refusals from passing trouble, follows no redirect, ends
 // with its context, and shows no secret.
 func TestSinks_conformance(t *testing.T) {
+	var mu sync.Mutex // owns what follows
 	var status int
 	var body []byte
 	var stolen bool
-	evil := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { stolen = true }))
+	evil := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { mu.Lock(); stolen = true; mu.Unlock() }))
 	defer evil.Close()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ = io.ReadAll(r.Body)
+		got, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		body = got
+		status := status
+		mu.Unlock()
 		if status == 307 {
 			http.Redirect(w, r, evil.URL, 307)
 			return
@@ -332,7 +337,9 @@ func TestSinks_conformance(t *testing.T) {
 			ok        bool
 			permanent bool
 		}{{200, true, false}, {204, true, false}, {400, false, true}, {404, false, true}, {307, false, true}, {401, false, false}, {429, false, false}, {500, false, false}, {503, false, false}} {
+			mu.Lock()
 			status = c.status
+			mu.Unlock()
 			err := s.Send(t.Context(), []Notice{n})
 			if (err == nil) != c.ok || errors.Is(err, ErrPermanent) != c.permanent {
 				t.Errorf("%s: status %d: got %v", kind, c.status, err)
@@ -340,11 +347,15 @@ func TestSinks_conformance(t *testing.T) {
 			if err != nil && strings.Contains(err.Error(), canary) {
 				t.Errorf("%s: the error shows the secret", kind)
 			}
+			mu.Lock()
 			if c.status == 200 && !json.Valid(body) {
 				t.Errorf("%s: sends no JSON", kind)
 			}
+			mu.Unlock()
 		}
+		mu.Lock()
 		status = 0
+		mu.Unlock()
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		if err := s.Send(ctx, []Notice{n}); err == nil || errors.Is(err, ErrPermanent) {
 			t.Errorf("%s: a receiver that never answers: %v", kind, err)
@@ -357,6 +368,8 @@ func TestSinks_conformance(t *testing.T) {
 			c.close()
 		}
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	if stolen {
 		t.Error("a redirect was followed")
 	}
