@@ -26,7 +26,8 @@ type Settings struct {
 	Environment    string     `koanf:"environment" help:"name of this environment, a label of every alert"`
 	ExternalURL    string     `koanf:"external_url" help:"address under which people reach the page, for links in alerts"`
 	Concurrency    int        `koanf:"concurrency" help:"runs at the same time; default 256"`
-	StateKey       secret.Ref `koanf:"state_key" help:"key that seals rotating tokens on disk (32 bytes, or text that a key is derived from); default: credential:authvigil.key where systemd provides it; without one, tokens are not kept"`
+	StateKey       secret.Ref `koanf:"state_key" help:"secret that seals what is kept on disk, at least 32 characters; default: credential:authvigil.key where systemd provides it, else a key file that is made in the state directory"`
+	StateKeyBefore secret.Ref `koanf:"state_key_before" help:"the state_key before this one, which still opens what it sealed"`
 }
 
 // Defaults is the table [defaults]: what probes do that do not say otherwise.

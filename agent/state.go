@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/authvigil/authvigil/agent/pace"
+	"github.com/authvigil/authvigil/probes/identity"
 )
 
 const (
@@ -124,39 +125,5 @@ func (a *Agent) save(dir string) error {
 	if err != nil {
 		return err
 	}
-	return writeAtomic(filepath.Join(dir, stateFile), b)
-}
-
-// writeAtomic replaces a file by one that is complete: a temporary file beside it, synced, renamed, and the directory
-// synced. On any error the old file stays as it was.
-func writeAtomic(path string, b []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	if _, err = f.Write(b); err != nil {
-		f.Close()
-		return err
-	}
-	if err = f.Sync(); err != nil {
-		f.Close()
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
+	return identity.ReplaceFile(filepath.Join(dir, stateFile), "", b)
 }

@@ -143,7 +143,8 @@ func (a *app) env(log *slog.Logger) agent.Env {
 // load reads the configuration and builds all of it.
 func (a *app) load(log *slog.Logger, observers ...agent.Observer) (*agent.Agent, *agent.Config, error) {
 	c, wrong := agent.Load(a.configFile, a.environ)
-	ag, err := agent.New(c, a.env(log), observers...)
+	env, _ := withStore(a.env(log), c, ofIdentities)
+	ag, err := agent.New(c, env, observers...)
 	if err = errors.Join(wrong, err); err != nil {
 		return nil, c, err
 	}

@@ -76,6 +76,7 @@ type service struct {
 	listening  func(net.Addr)
 	reload     func() error
 	observers  []agent.Observer
+	store      *lazyStore
 	reloading  sync.Mutex // one reload at a time
 }
 
@@ -83,7 +84,12 @@ type service struct {
 func (a *app) newDaemon(log *slog.Logger) (*service, error) {
 	d := &service{app: a, log: log, ready: make(chan struct{})}
 	c, wrong := agent.Load(a.configFile, a.environ)
-	if err := errors.Join(wrong, d.build(c, a.env(log))); err != nil {
+	env, store := withStore(a.env(log), c, nil)
+	if d.store = store; wrong == nil && store != nil {
+		_ = store.open() // now, so that what is wrong with it is said at the start
+	}
+	if err := errors.Join(wrong, d.build(c, env)); err != nil {
+		store.close()
 		return nil, exit{exitConfig, err}
 	}
 	d.reload = func() error { return d.reloadFile() }
@@ -110,6 +116,7 @@ func (d *service) build(c *agent.Config, env agent.Env) (err error) {
 
 // run runs agent and listener until ctx ends.
 func (d *service) run(ctx context.Context, l *listen) error {
+	defer d.store.close()
 	v, _, _ := version()
 	server := &exporters.Web{Status: d.status, Prometheus: d.prometheus, Version: v, Hosts: exporters.HostsOf(d.config.Agent.ExternalURL), Alerts: d.agent.Alerts().Open, Ready: func() bool {
 		select {

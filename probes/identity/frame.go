@@ -33,10 +33,6 @@ func fingerprint(text string) string {
 	return hex.EncodeToString(mac.Sum(nil)[:6])
 }
 
-// lockout is how patient the gate of a credential is: an identity provider that said three times that the credential is
-// wrong is left alone for five minutes, then for up to an hour, or the account would be locked.
-var lockout = pace.Policy{Failures: 3, Open: 5 * time.Minute, MaxOpen: time.Hour}
-
 // common are the keys of every identity.
 type common struct {
 	Origins []string `koanf:"origins" help:"scheme://host:port of the servers that the credential may be sent to; default: those that probes with this identity are configured to ask"`
@@ -87,28 +83,24 @@ func heldFault(again, now time.Time, why string) error {
 // A fixed credential is one that is read and sent as it is: a token, a key, a password. Its gate closes when servers keep
 // refusing it, and opens at once when the secret was changed.
 type fixed struct {
-	mu   sync.Mutex // owns id
-	id   string
-	gate *pace.Gate
-	env  Env
+	*credentialGate
+
+	now sync.Mutex // owns id and at
+	id  string
+	at  *pace.Gate
 }
 
 func newFixed(env Env, policy pace.Policy) *fixed {
-	return &fixed{gate: pace.NewGate(policy, env.Jitter), env: env}
+	return &fixed{credentialGate: newCredentialGate(env, policy)}
 }
 
 // admit asks the gate, for the credential with this text.
 func (f *fixed) admit(text string) (id string, err error) {
 	id, now := fingerprint(text), time.Now()
-	f.mu.Lock()
-	if f.id != id {
-		if f.id != "" {
-			f.gate = pace.NewGate(lockout, f.env.Jitter)
-		}
-		f.id = id
-	}
-	gate := f.gate
-	f.mu.Unlock()
+	gate := f.of(text)
+	f.now.Lock()
+	f.id, f.at = id, gate
+	f.now.Unlock()
 	if again, ok := gate.Admit(now); !ok {
 		return id, heldFault(again, now, "because servers refused the credential")
 	}
@@ -116,29 +108,26 @@ func (f *fixed) admit(text string) (id string, err error) {
 }
 
 func (f *fixed) settle(g Grant, o Outcome) {
-	f.mu.Lock()
-	gate, same := f.gate, g.ID == f.id
-	f.mu.Unlock()
-	if !same {
+	f.now.Lock()
+	gate, same := f.at, g.ID == f.id
+	f.now.Unlock()
+	if !same || gate == nil {
 		return
 	}
 	out := pace.Outcome{OK: o.Accepted, Ignore: !o.Accepted && !o.Refused}
 	if o.Status == http.StatusTooManyRequests {
 		out = pace.Outcome{Ignore: true}
 	}
-	gate.Done(time.Now(), out)
-}
-
-func (f *fixed) state() pace.State {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.gate.State()
+	f.done(gate, time.Now(), out)
 }
 
 // obtained is a token as an issuer gave it.
 type obtained struct {
-	text  secret.Value
-	facts evidence.Token
+	text       secret.Value
+	facts      evidence.Token
+	refresh    secret.Value    // the refresh token beside it; zero: none
+	refreshEnd time.Time       // of the refresh token, where the issuer says
+	notes      []evidence.Note // what the caller should know
 }
 
 // An ask for a token: one request, its exchange, and the facts of what came.
@@ -157,9 +146,10 @@ const (
 type shared struct {
 	env    Env
 	ask    ask
-	ahead  time.Duration // before the end; 0: refreshAhead
-	login  *pace.Gate    // of the credential: closed by refusals of the issuer
-	server *pace.Gate    // of the issuer: closed when it does not answer
+	ahead  time.Duration                    // before the end; 0: refreshAhead
+	login  *credentialGate                  // closed by refusals of the issuer
+	server *pace.Gate                       // of the issuer: closed when it does not answer
+	proof  func(ctx context.Context) string // text of what proves the client, to see that it was changed; nil: it never is
 
 	mu       sync.Mutex // owns what follows; not held while asking
 	now      *obtained
@@ -174,11 +164,12 @@ type shared struct {
 type flight struct{ done chan struct{} }
 
 func newShared(env Env, ask ask) *shared {
-	return &shared{env: env, ask: ask, login: pace.NewGate(lockout, env.Jitter), server: pace.NewGate(pace.Policy{}, env.Jitter)}
+	return &shared{env: env, ask: ask, login: newCredentialGate(env, lockout), server: pace.NewGate(pace.Policy{}, env.Jitter)}
 }
 
 // get gives the token in use, or obtains one. The grant is filled as far as things got.
 func (s *shared) get(ctx context.Context) (obtained, Grant, error) {
+	proof, known := "", s.proof == nil
 	for {
 		s.mu.Lock()
 		now := time.Now()
@@ -202,7 +193,13 @@ func (s *shared) get(ctx context.Context) (obtained, Grant, error) {
 				return obtained{}, Grant{}, wire.Classify(ctx, evidence.StageToken, context.Cause(ctx))
 			}
 		}
-		if err := s.admit(now); err != nil {
+		if !known { // not under the mutex, because a secret may be far away
+			s.mu.Unlock()
+			proof, known = s.proof(ctx), true
+			continue
+		}
+		login, err := s.admit(now, proof)
+		if err != nil {
 			defer s.mu.Unlock()
 			if s.now != nil && now.Before(s.until) {
 				return s.held(now)
@@ -212,20 +209,21 @@ func (s *shared) get(ctx context.Context) (obtained, Grant, error) {
 		f := &flight{make(chan struct{})}
 		s.flight = f
 		s.mu.Unlock()
-		return s.fly(ctx, f)
+		return s.fly(ctx, f, login)
 	}
 }
 
-// admit asks both gates; the mutex is held.
-func (s *shared) admit(now time.Time) error {
-	if again, ok := s.login.Admit(now); !ok {
-		return heldFault(again, now, "because the issuer refused the credential")
+// admit asks both gates, and gives that of the credential; the mutex is held.
+func (s *shared) admit(now time.Time, proof string) (*pace.Gate, error) {
+	login := s.login.of(proof)
+	if again, ok := login.Admit(now); !ok {
+		return nil, heldFault(again, now, "because the issuer refused the credential")
 	}
 	if again, ok := s.server.Admit(now); !ok {
-		s.login.Done(now, pace.Outcome{Ignore: true})
-		return heldFault(again, now, "because the issuer does not answer")
+		login.Done(now, pace.Outcome{Ignore: true})
+		return nil, heldFault(again, now, "because the issuer does not answer")
 	}
-	return nil
+	return login, nil
 }
 
 // stillHeld keeps those who waited for a failed request from asking one after the other.
@@ -236,8 +234,8 @@ func (s *shared) stillHeld() error {
 	if s.now != nil && now.Before(s.until) {
 		return nil
 	}
-	for _, gate := range []*pace.Gate{s.login, s.server} {
-		if state := gate.State(); state.Failures > 0 {
+	for _, state := range []pace.State{s.login.state(), s.server.State()} {
+		if state.Failures > 0 {
 			return heldFault(later(state.Again, now), now, "because the issuer just failed another probe's request")
 		}
 	}
@@ -252,7 +250,7 @@ func later(a, b time.Time) time.Time {
 }
 
 // fly asks, and takes what came over.
-func (s *shared) fly(ctx context.Context, f *flight) (obtained, Grant, error) {
+func (s *shared) fly(ctx context.Context, f *flight, gate *pace.Gate) (obtained, Grant, error) {
 	var (
 		got       obtained
 		exchanges []evidence.Exchange
@@ -269,7 +267,7 @@ func (s *shared) fly(ctx context.Context, f *flight) (obtained, Grant, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	s.settleGates(ctx, now, exchanges, err)
+	s.settleGates(ctx, gate, now, exchanges, err)
 	outcome := "ok"
 	if err != nil {
 		outcome = "fault"
@@ -285,7 +283,7 @@ func (s *shared) fly(ctx context.Context, f *flight) (obtained, Grant, error) {
 		return obtained{}, g, err
 	}
 	o, g, _ := s.held(now)
-	g.Fresh, g.Exchanges, g.Chain = err == nil, exchanges, chain
+	g.Fresh, g.Exchanges, g.Chain, g.Notes = err == nil, exchanges, chain, got.notes
 	g.Readings = append(g.Readings, evidence.Reading{Metric: Refreshes, Labels: []string{outcome}, Value: 1})
 	if err != nil { // replaced ahead of time, in vain: the token in use still holds
 		g.Notes = append(g.Notes, evidence.Note{Code: "refresh_failed", Detail: evidence.Clean(err.Error(), 256)})
@@ -294,7 +292,7 @@ func (s *shared) fly(ctx context.Context, f *flight) (obtained, Grant, error) {
 }
 
 // settleGates tells the gates what came of a request; the mutex is held.
-func (s *shared) settleGates(ctx context.Context, now time.Time, exchanges []evidence.Exchange, err error) {
+func (s *shared) settleGates(ctx context.Context, gate *pace.Gate, now time.Time, exchanges []evidence.Exchange, err error) {
 	login, server := pace.Outcome{OK: err == nil}, pace.Outcome{OK: err == nil}
 	if n := len(exchanges); n > 0 {
 		server.RetryAfter = exchanges[n-1].RetryAfter
@@ -302,6 +300,8 @@ func (s *shared) settleGates(ctx context.Context, now time.Time, exchanges []evi
 	fault := evidence.AsFault(err)
 	switch {
 	case fault == nil:
+	case len(exchanges) == 0: // nothing was sent
+		login, server = pace.Outcome{Ignore: true}, pace.Outcome{Ignore: true}
 	case errors.Is(ctx.Err(), context.Canceled), fault.Own(), fault.Stage == evidence.StageConfig:
 		login, server = pace.Outcome{Ignore: true}, pace.Outcome{Ignore: true}
 	case fault.Symptom == evidence.SymptomTokenRefused:
@@ -309,7 +309,7 @@ func (s *shared) settleGates(ctx context.Context, now time.Time, exchanges []evi
 	default:
 		login = pace.Outcome{Ignore: true}
 	}
-	s.login.Done(now, login)
+	s.login.done(gate, now, login)
 	s.server.Done(now, server)
 }
 
@@ -350,6 +350,9 @@ func (s *shared) held(time.Time) (obtained, Grant, error) {
 	if !facts.Expiry.IsZero() {
 		g.Readings = append(g.Readings, evidence.Reading{Metric: TokenLifetime, Labels: []string{facts.Name}, Value: facts.Expiry.Sub(issued).Seconds()})
 	}
+	if !s.now.refreshEnd.IsZero() {
+		g.Readings = append(g.Readings, evidence.Reading{Metric: TokenExpiry, Labels: []string{"refresh"}, Value: unix(s.now.refreshEnd)})
+	}
 	return *s.now, g, nil
 }
 
@@ -382,7 +385,7 @@ func (s *shared) settle(g Grant, o Outcome) {
 
 // state is that of the gate which is closed to requests, if one is.
 func (s *shared) state() pace.State {
-	if state := s.login.State(); state.Position != pace.Closed || state.Failures > 0 {
+	if state := s.login.state(); state.Position != pace.Closed || state.Failures > 0 {
 		return state
 	}
 	return s.server.State()

@@ -72,12 +72,6 @@ type Status struct {
 // ErrHeld means that the gate of the identity is closed and nothing was sent; the caller waits for the gate.
 var ErrHeld = errors.New("the gate of the identity is closed")
 
-// A Store keeps small pieces of state over restarts, sealed. A missing key is no error and gives nil.
-type Store interface {
-	Load(key string) ([]byte, error)
-	Save(key string, value []byte) error
-}
-
 // Env is everything an identity may touch.
 type Env struct {
 	Name   string // of the identity, for messages and keys in Store

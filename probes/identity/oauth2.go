@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,7 +23,7 @@ import (
 
 // oauth asks an authorization server for tokens (RFC 6749) and sends them as bearer tokens.
 type oauth struct {
-	Grant             string            `koanf:"grant" help:"client_credentials or password; default client_credentials"`
+	Grant             string            `koanf:"grant" help:"client_credentials, password or refresh_token; default client_credentials"`
 	TokenURL          string            `koanf:"token_url" help:"token endpoint; this or issuer is required"`
 	Issuer            string            `koanf:"issuer" help:"issuer, whose metadata names the token endpoint (OpenID Connect Discovery, RFC 8414)"`
 	ClientID          string            `koanf:"client_id" help:"client id; required"`
@@ -33,10 +35,10 @@ type oauth struct {
 	Audience          string            `koanf:"audience" help:"parameter audience, which some servers want in place of scopes"`
 	Resource          []string          `koanf:"resource" help:"parameter resource, once for each (RFC 8707)"`
 	Parameters        map[string]string `koanf:"parameters" help:"further parameters of the token request"`
-	Username          string            `koanf:"username" help:"for grant password"`
-	Password          secret.Ref        `koanf:"password" help:"for grant password"`
-	RefreshAhead      time.Duration     `koanf:"refresh_ahead" help:"how long before its end a token is replaced; default 5m, or a fifth of its life where that is shorter"`
-	RotateEvery       time.Duration     `koanf:"rotate_every" help:"age at which the client secret should have been replaced, such as 90d"`
+	passwordGrant     `koanf:",squash"`
+	refreshGrant      `koanf:",squash"`
+	RefreshAhead      time.Duration `koanf:"refresh_ahead" help:"how long before its end a token is replaced; default 5m, or a fifth of its life where that is shorter"`
+	RotateEvery       time.Duration `koanf:"rotate_every" help:"age at which the client secret should have been replaced, such as 90d"`
 	common            `koanf:",squash"`
 	keyPair           `koanf:",squash"`
 	wire.Settings     `koanf:",squash"`
@@ -87,12 +89,14 @@ func newOAuth2(decode func(any) error, env Env) (Identity, error) {
 		wrong(true, "client_auth: %q is none of basic, post, client_secret_jwt, private_key_jwt, tls, none", o.ClientAuth)
 	}
 	wrong(o.usesSecret() && o.ClientSecret.IsZero(), "client_secret: is missing")
-	switch o.Grant {
-	case "client_credentials":
-	case "password":
-		wrong(o.Username == "" || o.Password.IsZero(), "username: grant password needs username and password")
-	default:
-		wrong(true, "grant: %q is none of client_credentials, password", o.Grant)
+	ask := o.obtain
+	if g, ok := grants[o.Grant]; ok {
+		errs = append(errs, g.check(o)...)
+		if g.ask != nil {
+			ask = g.ask(o, env)
+		}
+	} else {
+		wrong(true, "grant: %q is none of %s", o.Grant, strings.Join(slices.Sorted(maps.Keys(grants)), ", "))
 	}
 	for _, name := range sortedNames(o.Parameters) {
 		wrong(reserved[name], "parameters: %s has a key of its own", name)
@@ -102,9 +106,24 @@ func newOAuth2(decode func(any) error, env Env) (Identity, error) {
 		errs = append(errs, err)
 	}
 	o.client = client
-	o.tokens = newShared(env, o.obtain)
+	o.tokens = newShared(env, ask)
 	o.tokens.ahead = o.RefreshAhead
+	o.tokens.proof = o.proof
 	return o, errors.Join(errs...)
+}
+
+// proof is the text of all that proves the client and the grant. What cannot be read is left out.
+func (o *oauth) proof(ctx context.Context) string {
+	text := o.ClientID + " " + o.Username
+	for _, ref := range []secret.Ref{o.ClientSecret, o.Password, o.PrivateKey, o.Certificate, o.RefreshToken} {
+		if ref.IsZero() {
+			continue
+		}
+		if v, err := ref.Reveal(ctx); err == nil {
+			text += "\x00" + v.Expose()
+		}
+	}
+	return text
 }
 
 // usesSecret says whether the client proves itself by its secret.
@@ -113,7 +132,7 @@ func (o *oauth) usesSecret() bool {
 }
 
 // reserved are parameters of a token request that have a key of their own.
-var reserved = map[string]bool{"grant_type": true, "client_id": true, "client_secret": true, "scope": true, "username": true, "password": true}
+var reserved = map[string]bool{"grant_type": true, "client_id": true, "client_secret": true, "scope": true, "username": true, "password": true, "refresh_token": true}
 
 func sortedNames(m map[string]string) []string {
 	v := url.Values{}
@@ -192,7 +211,7 @@ func (o *oauth) obtain(ctx context.Context) (got obtained, exchanges []evidence.
 	if err != nil {
 		return got, exchanges, chain, err
 	}
-	answer, err := o.client.Ask(ctx, wire.Question{Request: req, Stage: evidence.StageToken, Purpose: evidence.Obtain, Scheme: "client_credentials", Certificate: o.certificate(), MaxBody: maxTokenAnswer, Expected: func(status int) bool { return status == http.StatusOK }})
+	answer, err := o.client.Ask(ctx, wire.Question{Request: req, Stage: evidence.StageToken, Purpose: evidence.Obtain, Scheme: o.Grant, Certificate: o.certificate(), MaxBody: maxTokenAnswer, Expected: func(status int) bool { return status == http.StatusOK }})
 	exchanges = append(exchanges, answer.Exchange)
 	if answer.Chain != nil && len(answer.Chain.Facets) > 0 {
 		chain = answer.Chain
@@ -217,13 +236,10 @@ func (o *oauth) request(ctx context.Context, endpoint string) (*http.Request, er
 	for name, value := range o.Parameters {
 		form.Set(name, value)
 	}
-	if o.Grant == "password" {
-		password, err := reveal(ctx, "password", o.Password)
-		if err != nil {
+	if fill := grants[o.Grant].fill; fill != nil {
+		if err := fill(ctx, o, form); err != nil {
 			return nil, err
 		}
-		set("username", o.Username)
-		set("password", password.Expose())
 	}
 	var credential secret.Value
 	switch o.ClientAuth {

@@ -22,6 +22,8 @@ type tokenAnswer struct {
 	TokenType    string          `json:"token_type"`
 	ExpiresIn    json.RawMessage `json:"expires_in"`
 	RefreshToken string          `json:"refresh_token"`
+	RefreshLife1 json.RawMessage `json:"refresh_expires_in"`       // Keycloak
+	RefreshLife2 json.RawMessage `json:"refresh_token_expires_in"` // GitHub, Microsoft, Salesforce
 	Scope        string          `json:"scope"`
 	Error        string          `json:"error"`
 	Description  string          `json:"error_description"`
@@ -87,7 +89,13 @@ func (t tokenAnswer) obtained() obtained {
 			facts.Expiry = facts.Obtained.Add(facts.ExpiresIn)
 		}
 	}
-	return obtained{text: secret.New(t.AccessToken), facts: facts}
+	got := obtained{text: secret.New(t.AccessToken), facts: facts, refresh: secret.New(t.RefreshToken)}
+	for _, raw := range []json.RawMessage{t.RefreshLife1, t.RefreshLife2} {
+		if seconds, said, ok := lifetime(raw); said && ok && seconds > 0 {
+			got.refreshEnd = facts.Obtained.Add(time.Duration(seconds * float64(time.Second)))
+		}
+	}
+	return got
 }
 
 // lifetime reads expires_in as servers send it: a number, with or without a fraction, or a number in quotes.

@@ -1,0 +1,82 @@
+package identity
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/authvigil/authvigil/probes/evidence"
+	"github.com/authvigil/authvigil/probes/sandbox"
+	"github.com/authvigil/authvigil/probes/wire"
+)
+
+// Three refusals close the gate of a password; a restart does not open it, and another password does, at once.
+func TestLockout_outlivesARestart(t *testing.T) {
+	path, store := filepath.Join(t.TempDir(), "password"), newKept()
+	start := func() Identity {
+		id, err := New("basic", func(into any) error {
+			v := reflect.ValueOf(into).Elem()
+			v.FieldByName("Username").SetString("probe")
+			v.FieldByName("Password").Set(ref("file:" + path))
+			return nil
+		}, Env{Name: "x", Store: store, Jitter: func() float64 { return 0.5 }, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	write(t, path, []byte("wrong-password"))
+	id, sent := start(), 0
+	for range 10 {
+		g, fault := apply(t, id)
+		if fault == nil {
+			sent++
+			id.Settle(g, Outcome{Refused: true, Status: http.StatusUnauthorized})
+			id = start()
+		}
+	}
+	if sent > 3 {
+		t.Fatalf("a refused password was sent %d times over restarts", sent)
+	}
+	write(t, path, []byte("right-password"))
+	if _, fault := apply(t, id); fault != nil {
+		t.Errorf("a new password waits for the old one's gate: %v", fault)
+	}
+	if _, fault := apply(t, start()); fault != nil {
+		t.Errorf("a new password waits for the old one's gate after a restart: %v", fault)
+	}
+}
+
+// An issuer that refuses the client is left alone over restarts, and asked at once when the secret was changed.
+func TestLockout_ofAClient(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *sandbox.World, n wire.Net) {
+		path, store := filepath.Join(t.TempDir(), "secret"), newKept()
+		write(t, path, []byte("wrong-secret-0815"))
+		start := func() Identity {
+			return buildIn(t, Env{Name: "x", Net: n, Store: store, Jitter: func() float64 { return 0.5 }}, func(v reflect.Value) {
+				v.FieldByName("Issuer").SetString(sandbox.Issuer)
+				v.FieldByName("ClientID").SetString(sandbox.ClientID)
+				v.FieldByName("ClientSecret").Set(ref("file:" + path))
+			})
+		}
+		for range 60 { // an hour in which the daemon is started each minute
+			if _, fault := apply(t, start()); fault == nil || !fault.Held() && fault.Symptom != evidence.SymptomTokenRefused {
+				t.Fatalf("got %v", fault)
+			}
+			time.Sleep(time.Minute)
+		}
+		if n := w.IdP.TokenRequests(sandbox.ClientID); n > 8 {
+			t.Errorf("%d token requests in an hour of invalid_client, want at most 8", n)
+		}
+		id := start()
+		_, _ = apply(t, id)
+		write(t, path, []byte(sandbox.ClientSecret))
+		if _, fault := apply(t, id); fault != nil {
+			t.Errorf("the right secret waits for the gate of the wrong one: %v", fault)
+		}
+	})
+}

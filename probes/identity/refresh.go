@@ -1,0 +1,273 @@
+package identity
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/authvigil/authvigil/agent/secret"
+	"github.com/authvigil/authvigil/probes/evidence"
+)
+
+// refreshGrant are the keys of the grant refresh_token (RFC 6749 section 6).
+//
+// Where an issuer rotates refresh tokens (RFC 9700 section 4.14.2), using one twice revokes the whole grant. So a token is
+// spent only when that was written down before, the new one is on disk before its access token is used, and a token whose
+// fate is not known is not touched again.
+type refreshGrant struct {
+	RefreshToken secret.Ref    `koanf:"refresh_token" help:"for grant refresh_token: the first refresh token; later ones are kept in the state directory. Another text here begins anew"`
+	Exclusive    bool          `koanf:"exclusive" help:"for grant refresh_token, required: true says that nobody but this monitor uses the grant, because using a refresh token may take it from everybody else"`
+	ReuseLeeway  time.Duration `koanf:"reuse_leeway" help:"for grant refresh_token: how long the issuer is documented to accept a used refresh token once more (Okta's grace period, Auth0's reuse interval); within it a lost answer is asked for again; default 0: never"`
+}
+
+func checkRefresh(o *oauth) (errs []error) {
+	if o.RefreshToken.IsZero() {
+		errs = append(errs, errors.New("refresh_token: is missing; grant refresh_token needs the first one"))
+	}
+	if !o.Exclusive {
+		errs = append(errs, errors.New("exclusive: must be true for grant refresh_token, and the grant must be this monitor's own: using a refresh token may make it worthless for everybody else"))
+	}
+	if o.ReuseLeeway < 0 {
+		errs = append(errs, errors.New("reuse_leeway: is below zero"))
+	}
+	return errs
+}
+
+// The token that is spent stands in the context of its one request.
+type spending struct{}
+
+func fillRefresh(ctx context.Context, _ *oauth, form url.Values) error {
+	token, _ := ctx.Value(spending{}).(secret.Value)
+	form.Set("refresh_token", token.Expose())
+	return nil
+}
+
+// spendTime is what one token request may take. It does not end with the run of a probe, or with the daemon: an answer that
+// nobody waits for is a refresh token lost.
+const spendTime = 20 * time.Second
+
+// A phase says what is known of a refresh token.
+type phase string
+
+const (
+	ready   phase = "ready"   // it was not used
+	spent   phase = "spent"   // it is being used, or was and no answer came
+	refused phase = "refused" // the issuer said that it is not valid
+	lost    phase = "lost"    // what was kept cannot be read: the first one was used long ago, and the last one is not known
+)
+
+// A refreshRecord is what outlives the process, sealed.
+type refreshRecord struct {
+	Seed    string    `json:"seed"` // of the configured token, by its hash
+	Token   string    `json:"token,omitempty"`
+	Phase   phase     `json:"phase"`
+	At      time.Time `json:"at"`                 // of the phase
+	Rotates *bool     `json:"rotates,omitempty"`  // whether the issuer gave a new one for a used one; nil: never seen
+	Expiry  time.Time `json:"expiry,omitzero"`    // of the token, where the issuer says
+	Because string    `json:"because,omitempty"`  // what the issuer said when it refused
+	Answer  int       `json:"answered,omitempty"` // status of that
+}
+
+// refreshing asks by a refresh token, and takes care that none is burnt.
+type refreshing struct {
+	o     *oauth
+	store Store
+	key   string
+	log   *slog.Logger
+
+	mu      sync.Mutex // held during a request: there is one refresh token
+	record  *refreshRecord
+	unsaved bool // the record is newer than what is on disk
+}
+
+func askRefreshing(o *oauth, env Env) ask {
+	r := &refreshing{o: o, store: env.Store, key: "refresh/" + env.Name, log: env.Log}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	return r.ask
+}
+
+// ask spends the refresh token: the intent is written, then the token is spent, then the new one is written, then used.
+func (r *refreshing) ask(ctx context.Context) (got obtained, exchanges []evidence.Exchange, chain *evidence.Chain, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.load(ctx); err != nil {
+		return got, nil, nil, err
+	}
+	if err := r.usable(time.Now()); err != nil {
+		return got, nil, nil, err
+	}
+	before := *r.record
+	if r.record.Phase != spent {
+		r.record.Phase, r.record.At = spent, time.Now().UTC()
+	}
+	if err := r.save(); err != nil {
+		r.record = &before
+		return got, nil, nil, r.notKept(err)
+	}
+	alone, cancel := context.WithTimeout(context.WithoutCancel(ctx), spendTime)
+	defer cancel()
+	got, exchanges, chain, err = r.o.obtain(context.WithValue(alone, spending{}, secret.New(r.record.Token)))
+	r.settle(before, got, exchanges, err)
+	got.refreshEnd = r.record.Expiry
+	switch saveErr := r.save(); {
+	case saveErr == nil:
+	case err == nil: // it is in memory, and written as soon as that works; it is not spent before
+		r.log.Error("a new refresh token is not on disk; if the daemon ends now, it is lost", "error", saveErr)
+		got.notes = append(got.notes, evidence.Note{Code: "refresh_token_not_kept", Detail: "the new refresh token is in memory only: " + evidence.Clean(saveErr.Error(), 200)})
+	default:
+		r.log.Warn("what became of the refresh token is not on disk", "error", saveErr)
+	}
+	if err != nil && r.record.Phase == spent && r.record.mayBeGone() {
+		r.log.Error("a refresh token may or may not have been spent; it is not used again", "error", err)
+	}
+	return got, exchanges, chain, err
+}
+
+// settle makes the next record of what came of a request.
+func (r *refreshing) settle(before refreshRecord, got obtained, exchanges []evidence.Exchange, err error) {
+	now := time.Now().UTC()
+	rec := r.record
+	switch fault := evidence.AsFault(err); {
+	case fault == nil:
+		rec.Phase, rec.At = ready, now
+		rotated := !got.refresh.IsZero() && got.refresh.Expose() != rec.Token
+		if rotated || rec.Rotates == nil {
+			rec.Rotates = &rotated
+		}
+		if rotated {
+			rec.Token, rec.Expiry = got.refresh.Expose(), time.Time{}
+		}
+		if !got.refreshEnd.IsZero() {
+			rec.Expiry = got.refreshEnd.UTC()
+		}
+	case fault.Code == "invalid_grant" && fault.Symptom == evidence.SymptomTokenRefused:
+		rec.Phase, rec.At, rec.Because = refused, now, evidence.Clean(fault.Error(), 256)
+		if n := len(exchanges); n > 0 {
+			rec.Answer = exchanges[n-1].Status
+		}
+	case unspent(fault, exchanges):
+		*rec = before
+	}
+}
+
+// unspent says whether a request that failed has surely not used the refresh token: it was never sent, or the issuer
+// answered it with a refusal of something else. A gateway that answers 502 or 504 does not know what the issuer did, and an
+// issuer that answers 500 may have done half of it.
+func unspent(fault *evidence.Fault, exchanges []evidence.Exchange) bool {
+	switch fault.Stage {
+	case evidence.StageConfig, evidence.StageResolve, evidence.StageConnect, evidence.StageTLS, evidence.StageDiscovery:
+		return true
+	}
+	if len(exchanges) == 0 {
+		return true
+	}
+	switch last := exchanges[len(exchanges)-1]; {
+	case last.Purpose != evidence.Obtain:
+		return true
+	case fault.Code == "server_error":
+		return false
+	case last.Status == http.StatusServiceUnavailable, fault.Symptom == evidence.SymptomTokenRefused:
+		return true
+	default:
+		return last.Status >= 300 && last.Status < 500
+	}
+}
+
+// mayBeGone says whether using the token may have made it worthless.
+func (rec *refreshRecord) mayBeGone() bool { return rec.Rotates == nil || *rec.Rotates }
+
+// usable says why the token must not be used, if so.
+func (r *refreshing) usable(now time.Time) error {
+	rec := r.record
+	fault := func(symptom evidence.Symptom, code, format string, args ...any) error {
+		return &evidence.Fault{Stage: evidence.StageToken, Symptom: symptom, Code: code, Err: fmt.Errorf(format+"; a new one in %s begins anew", append(args, r.o.RefreshToken)...)}
+	}
+	switch {
+	case rec.Phase == refused:
+		return fault(evidence.SymptomTokenRefused, "invalid_grant", "the issuer refused the refresh token on %s and it is not sent again (%s)", rec.At.Format(time.RFC3339), rec.Because)
+	case rec.Phase == lost:
+		return fault(evidence.SymptomIndeterminate, "state_lost", "the refresh token in use was in a state file that cannot be read, and older ones are not sent, because that would revoke the grant")
+	case rec.Phase == spent && rec.mayBeGone() && now.Sub(rec.At) >= r.o.ReuseLeeway:
+		return fault(evidence.SymptomIndeterminate, "answer_lost", "a request of %s with the refresh token got no answer; whether the token is spent is not known, and using it twice would revoke the grant", rec.At.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// load finds the record: the one in memory, the one on disk, or a new one when another token was configured.
+func (r *refreshing) load(ctx context.Context) error {
+	first, err := reveal(ctx, "refresh_token", r.o.RefreshToken)
+	if err != nil && r.record == nil {
+		return err
+	}
+	if r.store == nil {
+		return r.notKept(errors.New("no state_directory is set, or another authvigil uses it"))
+	}
+	sum := sha256.Sum256([]byte(first.Expose()))
+	seed := hex.EncodeToString(sum[:])
+	if r.record == nil {
+		b, err := r.store.Load(r.key)
+		rec := refreshRecord{}
+		switch {
+		case err == nil && len(b) == 0:
+		case err == nil:
+			if err = json.Unmarshal(b, &rec); err == nil {
+				secret.Remember(rec.Token)
+				r.record = &rec
+			}
+		case errors.Is(err, ErrOlder): // its token was used by a later one, but another seed is still another seed
+			if _ = json.Unmarshal(b, &rec); rec.mayBeGone() {
+				rec = refreshRecord{Seed: rec.Seed, Phase: lost, At: time.Now().UTC()}
+			}
+			secret.Remember(rec.Token)
+			r.record = &rec
+		case errors.Is(err, ErrDamaged):
+			r.record = &refreshRecord{Seed: seed, Phase: lost, At: time.Now().UTC()}
+		}
+		if err != nil && r.record == nil {
+			return r.notKept(err)
+		}
+		if r.record != nil && r.record.Phase == lost {
+			if err := r.save(); err != nil {
+				r.record = nil
+				return r.notKept(err)
+			}
+		}
+	}
+	if err == nil && !first.IsZero() && (r.record == nil || r.record.Seed != seed) {
+		r.record = &refreshRecord{Seed: seed, Token: first.Expose(), Phase: ready, At: time.Now().UTC()}
+	}
+	if r.unsaved { // a new token that could not be written; it is not spent before it was
+		if err := r.save(); err != nil {
+			return r.notKept(err)
+		}
+	}
+	return nil
+}
+
+func (r *refreshing) save() error {
+	r.unsaved = true
+	b, err := json.Marshal(r.record)
+	if err != nil {
+		return err
+	}
+	if err := r.store.Save(r.key, b); err != nil {
+		return err
+	}
+	r.unsaved = false
+	return nil
+}
+
+// notKept says that the token was not spent because that could not be written down: a distress of our own.
+func (r *refreshing) notKept(err error) error {
+	return &evidence.Fault{Stage: evidence.StageConfig, Symptom: evidence.SymptomLocalResources, Code: "state", Err: fmt.Errorf("the refresh token was not spent, because what becomes of it cannot be kept: %w", err)}
+}
