@@ -239,6 +239,9 @@ func (p *Prometheus) showExchanges(s *shown, ev *agent.Event) {
 	var resolve, connect, tls, token, api time.Duration
 	for i := range ev.Report.Exchanges {
 		x := &ev.Report.Exchanges[i]
+		if x.Recalled {
+			continue
+		}
 		code := "none"
 		if x.Status != 0 {
 			code = strconv.Itoa(x.Status)

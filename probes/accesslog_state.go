@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/authvigil/authvigil/agent/spike"
+	"github.com/authvigil/authvigil/probes/identity"
 )
 
 // What outlives a restart: after each run the marks up to which lines were counted, and every few minutes, and at the end,
@@ -63,7 +64,7 @@ func (p *accesslogProbe) put(key string, v any) error {
 
 func (p *accesslogProbe) get(key string, v any) (bool, error) {
 	b, err := p.store.Load(key)
-	if err != nil || len(b) == 0 {
+	if err != nil && !errors.Is(err, identity.ErrOlder) || len(b) == 0 {
 		return false, err
 	}
 	return true, gob.NewDecoder(bytes.NewReader(b)).Decode(v)

@@ -328,7 +328,7 @@ func (p *prometheusProbe) restore() {
 		return
 	}
 	b, err := p.store.Load(p.key())
-	if err != nil || len(b) == 0 {
+	if len(b) == 0 { // one that is older is as good
 		if err != nil {
 			p.log.Warn("what was usual has to be learnt again", "err", err)
 		}

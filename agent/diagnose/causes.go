@@ -36,6 +36,7 @@ const (
 	ClientSecretExpired       Cause = "client_secret_expired"
 	GrantNotAllowed           Cause = "grant_not_allowed"
 	InvalidGrantExpired       Cause = "invalid_grant_refresh_expired"
+	RefreshTokenUncertain     Cause = "refresh_token_uncertain"
 	InvalidScope              Cause = "invalid_scope"
 	InsufficientScope         Cause = "insufficient_scope"
 	PermissionDenied          Cause = "permission_denied"
@@ -118,6 +119,7 @@ var causes = map[Cause]About{
 	ClientSecretExpired:       {"the client secret has run out", "make a new client secret at the issuer and roll it out", blameIdentity},
 	GrantNotAllowed:           {"the client may not use this grant", "allow the grant in the client's registration, or use another", blameIdentity},
 	InvalidGrantExpired:       {"the refresh token or code is expired or used up", "run the consent again, and store each rotated refresh token", blameIdentity},
+	RefreshTokenUncertain:     {"whether the refresh token was used up is not known", "run the consent again and put the new refresh token in place; the old one is not sent, because using it twice revokes the grant", blameIdentity},
 	InvalidScope:              {"a scope that was asked for does not exist or is not allowed", "ask for scopes that the client is registered for", blameIdentity},
 	InsufficientScope:         {"the token lacks a scope", "obtain a token with the scope that the endpoint needs", blameIdentity},
 	PermissionDenied:          {"the identity is known and lacks the right", "grant the role or right on the object", blameIdentity},

@@ -125,6 +125,7 @@ var networkRows = []row{
 		return f.status == 407 || f.transportSays("407", "proxy authentication required", "proxy authorization required")
 	}},
 	{cause: LogUnreadable, weight: 97, when: symptom(evidence.SymptomSource)},
+	{cause: RefreshTokenUncertain, weight: 97, when: symptom(evidence.SymptomIndeterminate)},
 	{cause: LocalResources, weight: 97, when: symptom(evidence.SymptomLocalResources, evidence.SymptomPanic)},
 	{cause: DNSFailure, weight: 92, any: of(cNoHost), when: fromClient},
 	{cause: Timeout, weight: 88, any: of(cTimeout), not: of(cRefusedConn), when: func(f *facts) bool { return f.fromClient() && !f.all.any(of(cNoHost)) }},

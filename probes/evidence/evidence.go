@@ -58,6 +58,7 @@ type Exchange struct {
 	RetryAfter  time.Duration       // from Retry-After (RFC 9110 section 10.2.3); 0: not said
 	Fault       *Fault              // why there is no usable answer
 	Unencrypted bool                // the request went over plain HTTP
+	Recalled    bool                // of an earlier run: nothing was sent in this one, because the answer would be the same
 }
 
 // OK says whether there was an answer with a status of success (2xx).

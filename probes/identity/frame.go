@@ -300,7 +300,7 @@ func (s *shared) settleGates(ctx context.Context, gate *pace.Gate, now time.Time
 	fault := evidence.AsFault(err)
 	switch {
 	case fault == nil:
-	case len(exchanges) == 0: // nothing was sent
+	case !slices.ContainsFunc(exchanges, func(x evidence.Exchange) bool { return !x.Recalled }): // nothing was sent
 		login, server = pace.Outcome{Ignore: true}, pace.Outcome{Ignore: true}
 	case errors.Is(ctx.Err(), context.Canceled), fault.Own(), fault.Stage == evidence.StageConfig:
 		login, server = pace.Outcome{Ignore: true}, pace.Outcome{Ignore: true}

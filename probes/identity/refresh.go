@@ -66,14 +66,13 @@ const (
 
 // A refreshRecord is what outlives the process, sealed.
 type refreshRecord struct {
-	Seed    string    `json:"seed"` // of the configured token, by its hash
-	Token   string    `json:"token,omitempty"`
-	Phase   phase     `json:"phase"`
-	At      time.Time `json:"at"`                 // of the phase
-	Rotates *bool     `json:"rotates,omitempty"`  // whether the issuer gave a new one for a used one; nil: never seen
-	Expiry  time.Time `json:"expiry,omitzero"`    // of the token, where the issuer says
-	Because string    `json:"because,omitempty"`  // what the issuer said when it refused
-	Answer  int       `json:"answered,omitempty"` // status of that
+	Seed    string             `json:"seed"` // of the configured token, by its hash
+	Token   string             `json:"token,omitempty"`
+	Phase   phase              `json:"phase"`
+	At      time.Time          `json:"at"`                // of the phase
+	Rotates *bool              `json:"rotates,omitempty"` // whether the issuer gave a new one for a used one; nil: never seen
+	Expiry  time.Time          `json:"expiry,omitzero"`   // of the token, where the issuer says
+	Answer  *evidence.Exchange `json:"answer,omitempty"`  // by which the issuer refused
 }
 
 // refreshing asks by a refresh token, and takes care that none is burnt.
@@ -104,7 +103,10 @@ func (r *refreshing) ask(ctx context.Context) (got obtained, exchanges []evidenc
 		return got, nil, nil, err
 	}
 	if err := r.usable(time.Now()); err != nil {
-		return got, nil, nil, err
+		if r.record.Phase == refused && r.record.Answer != nil {
+			exchanges = append(exchanges, *r.record.Answer)
+		}
+		return got, exchanges, nil, err
 	}
 	before := *r.record
 	if r.record.Phase != spent {
@@ -151,9 +153,11 @@ func (r *refreshing) settle(before refreshRecord, got obtained, exchanges []evid
 			rec.Expiry = got.refreshEnd.UTC()
 		}
 	case fault.Code == "invalid_grant" && fault.Symptom == evidence.SymptomTokenRefused:
-		rec.Phase, rec.At, rec.Because = refused, now, evidence.Clean(fault.Error(), 256)
+		rec.Phase, rec.At = refused, now
 		if n := len(exchanges); n > 0 {
-			rec.Answer = exchanges[n-1].Status
+			answer := exchanges[n-1]
+			answer.Fault, answer.Recalled = nil, true
+			rec.Answer = &answer
 		}
 	case unspent(fault, exchanges):
 		*rec = before
@@ -194,7 +198,7 @@ func (r *refreshing) usable(now time.Time) error {
 	}
 	switch {
 	case rec.Phase == refused:
-		return fault(evidence.SymptomTokenRefused, "invalid_grant", "the issuer refused the refresh token on %s and it is not sent again (%s)", rec.At.Format(time.RFC3339), rec.Because)
+		return fault(evidence.SymptomTokenRefused, "invalid_grant", "the issuer refused the refresh token on %s and it is not sent again", rec.At.Format(time.RFC3339))
 	case rec.Phase == lost:
 		return fault(evidence.SymptomIndeterminate, "state_lost", "the refresh token in use was in a state file that cannot be read, and older ones are not sent, because that would revoke the grant")
 	case rec.Phase == spent && rec.mayBeGone() && now.Sub(rec.At) >= r.o.ReuseLeeway:
