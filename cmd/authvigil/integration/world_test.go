@@ -136,6 +136,13 @@ func (p *process) output() string {
 	return p.log.String()
 }
 
+// kill ends the process as kill -9 does.
+func (p *process) kill() {
+	_ = p.Process.Kill()
+	_ = p.Wait()
+	<-p.done
+}
+
 // stop ends the process by SIGTERM and gives its exit code.
 func (p *process) stop(t *testing.T) int {
 	t.Helper()
