@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -9,12 +10,13 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -34,44 +36,64 @@ const (
 // assertionType is the value of client_assertion_type (RFC 7523 section 2.2).
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
-// assert adds a signed assertion to a token request: client_secret_jwt or private_key_jwt (OpenID Connect Core section 9).
+// assert adds what proves the client to a token request: an assertion signed by its secret or its key (client_secret_jwt and
+// private_key_jwt of OpenID Connect Core section 9), or one that somebody else signed.
 func (o *oauth) assert(ctx context.Context, form url.Values, endpoint string) error {
-	key, err := o.signingKey(ctx)
-	if err != nil {
-		return err
+	text := ""
+	if !o.ClientAssertion.IsZero() {
+		v, err := reveal(ctx, "client_assertion", o.ClientAssertion)
+		if err != nil {
+			return err
+		}
+		text = strings.TrimSpace(v.Expose())
+	} else {
+		key, err := o.signingKey(ctx)
+		if err != nil {
+			return err
+		}
+		if text, err = o.assertion(key, endpoint, map[string]any{"iss": o.ClientID, "sub": o.ClientID}); err != nil {
+			return err
+		}
 	}
-	options := (&jose.SignerOptions{}).WithType("JWT")
-	if o.KeyID != "" {
-		options = options.WithHeader("kid", o.KeyID)
-	}
-	signer, err := jose.NewSigner(key, options)
-	if err != nil {
-		return badKey("private_key", "the key cannot sign")
-	}
-	audience := o.AssertionAudience
-	if audience == "" {
-		audience = endpoint
-	}
-	now, id := time.Now(), make([]byte, 16)
-	rand.Read(id)
-	claims, err := json.Marshal(map[string]any{"iss": o.ClientID, "sub": o.ClientID, "aud": audience, "jti": hex.EncodeToString(id),
-		"iat": now.Add(-backdate).Unix(), "nbf": now.Add(-backdate).Unix(), "exp": now.Add(assertionLife).Unix()})
-	if err != nil {
-		return badKey("private_key", "the assertion cannot be made")
-	}
-	signed, err := signer.Sign(claims)
-	if err != nil {
-		return badKey("private_key", "the key cannot sign")
-	}
-	text, err := signed.CompactSerialize()
-	if err != nil {
-		return badKey("private_key", "the assertion cannot be written")
-	}
-	secret.Remember(text)
 	form.Set("client_id", o.ClientID)
 	form.Set("client_assertion_type", assertionType)
 	form.Set("client_assertion", text)
 	return nil
+}
+
+// assertion makes a signed JWT for the authorization server (RFC 7523 section 3), with further claims.
+func (o *oauth) assertion(key jose.SigningKey, endpoint string, claims map[string]any) (string, error) {
+	now := time.Now()
+	all := map[string]any{"aud": cmp.Or(o.AssertionAudience, endpoint), "jti": rand.Text(),
+		"iat": now.Add(-backdate).Unix(), "nbf": now.Add(-backdate).Unix(), "exp": now.Add(assertionLife).Unix()}
+	maps.Copy(all, claims)
+	options := (&jose.SignerOptions{}).WithType("JWT")
+	if o.KeyID != "" {
+		options = options.WithHeader("kid", o.KeyID)
+	}
+	return signJWT(key, options, all)
+}
+
+// signJWT gives a JWT in its compact form, which is a secret from then on.
+func signJWT(key jose.SigningKey, options *jose.SignerOptions, claims map[string]any) (string, error) {
+	signer, err := jose.NewSigner(key, options)
+	if err != nil {
+		return "", badKey("private_key", "the key cannot sign")
+	}
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		return "", badKey("private_key", "the claims cannot be written")
+	}
+	signed, err := signer.Sign(payload)
+	if err != nil {
+		return "", badKey("private_key", "the key cannot sign")
+	}
+	text, err := signed.CompactSerialize()
+	if err != nil {
+		return "", badKey("private_key", "the JWT cannot be written")
+	}
+	secret.Remember(text)
+	return text, nil
 }
 
 func (o *oauth) signingKey(ctx context.Context) (jose.SigningKey, error) {
@@ -85,13 +107,18 @@ func (o *oauth) signingKey(ctx context.Context) (jose.SigningKey, error) {
 		}
 		return jose.SigningKey{Algorithm: jose.HS256, Key: []byte(v.Expose())}, nil
 	}
-	v, err := reveal(ctx, "private_key", o.PrivateKey)
+	return keyToSign(ctx, "private_key", o.PrivateKey)
+}
+
+// keyToSign reads a private key, with the algorithm that goes with it.
+func keyToSign(ctx context.Context, name string, ref secret.Ref) (jose.SigningKey, error) {
+	v, err := reveal(ctx, name, ref)
 	if err != nil {
 		return jose.SigningKey{}, err
 	}
 	key, err := parseKey(v)
 	if err != nil {
-		return jose.SigningKey{}, badKey("private_key", err.Error())
+		return jose.SigningKey{}, badKey(name, err.Error())
 	}
 	switch k := key.(type) {
 	case *rsa.PrivateKey:
@@ -105,7 +132,7 @@ func (o *oauth) signingKey(ctx context.Context) (jose.SigningKey, error) {
 			}
 		}
 	}
-	return jose.SigningKey{}, badKey("private_key", "is of a kind that cannot sign assertions; RSA, P-256, P-384, P-521 and Ed25519 can")
+	return jose.SigningKey{}, badKey(name, "is of a kind that cannot sign assertions; RSA, P-256, P-384, P-521 and Ed25519 can")
 }
 
 // parseKey reads a private key in PEM (PKCS #8, PKCS #1 or SEC 1). Its errors never hold the text.

@@ -124,6 +124,7 @@ func (f *fixed) settle(g Grant, o Outcome) {
 // obtained is a token as an issuer gave it.
 type obtained struct {
 	text       secret.Value
+	kind       string // token_type, as the issuer says
 	facts      evidence.Token
 	refresh    secret.Value    // the refresh token beside it; zero: none
 	refreshEnd time.Time       // of the refresh token, where the issuer says

@@ -10,9 +10,10 @@ import (
 
 // A grantType is a way to ask an authorization server for a token. Its keys are a struct that oauth squashes.
 type grantType struct {
-	check func(o *oauth) []error                                     // what is wrong with the keys
-	fill  func(ctx context.Context, o *oauth, form url.Values) error // adds what the grant has besides grant_type; nil: nothing
-	ask   func(o *oauth, env Env) ask                                // in place of o.obtain, where there is more to do; nil: nothing more
+	urn   string                                                                      // the value of grant_type where it is not the name; RFC 6749 section 4.5
+	check func(o *oauth) []error                                                      // what is wrong with the keys
+	fill  func(ctx context.Context, o *oauth, form url.Values, endpoint string) error // adds what the grant has besides grant_type; nil: nothing
+	ask   func(o *oauth, env Env) ask                                                 // in place of o.obtain, where there is more to do; nil: nothing more
 }
 
 // grants is the table of grants: a new one is a file with a grantType, and a line here.
@@ -21,8 +22,10 @@ var grants map[string]grantType
 func init() { // because the functions of the table look at it
 	grants = map[string]grantType{
 		"client_credentials": {check: func(*oauth) []error { return nil }},
+		"jwt_bearer":         {check: checkJWTBearer, fill: fillJWTBearer, urn: "urn:ietf:params:oauth:grant-type:jwt-bearer"},
 		"password":           {check: checkPassword, fill: fillPassword},
 		"refresh_token":      {check: checkRefresh, fill: fillRefresh, ask: askRefreshing},
+		"token_exchange":     {check: checkExchange, fill: fillExchange, urn: "urn:ietf:params:oauth:grant-type:token-exchange"},
 	}
 }
 
@@ -39,7 +42,7 @@ func checkPassword(o *oauth) []error {
 	return nil
 }
 
-func fillPassword(ctx context.Context, o *oauth, form url.Values) error {
+func fillPassword(ctx context.Context, o *oauth, form url.Values, _ string) error {
 	password, err := reveal(ctx, "password", o.Password)
 	if err != nil {
 		return err

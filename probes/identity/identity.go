@@ -48,6 +48,7 @@ type Grant struct {
 	Token     *evidence.Token // facts about the token; nil where there is none
 	Readings  []evidence.Reading
 	Chain     *evidence.Chain // of the issuer, when its certificate was not acceptable
+	origin    string          // that it was applied for, where a nonce belongs to it
 	Notes     []evidence.Note // what lint found: white space, a second "Bearer ", a placeholder, …
 }
 

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -23,12 +24,13 @@ import (
 
 // oauth asks an authorization server for tokens (RFC 6749) and sends them as bearer tokens.
 type oauth struct {
-	Grant             string            `koanf:"grant" help:"client_credentials, password or refresh_token; default client_credentials"`
+	Grant             string            `koanf:"grant" help:"client_credentials, jwt_bearer (RFC 7523), password, refresh_token or token_exchange (RFC 8693); default client_credentials"`
 	TokenURL          string            `koanf:"token_url" help:"token endpoint; this or issuer is required"`
 	Issuer            string            `koanf:"issuer" help:"issuer, whose metadata names the token endpoint (OpenID Connect Discovery, RFC 8414)"`
 	ClientID          string            `koanf:"client_id" help:"client id; required"`
 	ClientSecret      secret.Ref        `koanf:"client_secret" help:"client secret; required for the client authentications basic and post"`
 	ClientAuth        string            `koanf:"client_auth" help:"how the client proves itself: basic (client_secret_basic), post (client_secret_post), client_secret_jwt, private_key_jwt, tls (RFC 8705) or none; it is never guessed, because guessing asks twice; default basic"`
+	ClientAssertion   secret.Ref        `koanf:"client_assertion" help:"for client_auth private_key_jwt: an assertion that somebody else signs, such as a projected token of Kubernetes (workload identity federation); default: one is signed by private_key"`
 	KeyID             string            `koanf:"key_id" help:"kid of the key that signs assertions, where the issuer wants it"`
 	AssertionAudience string            `koanf:"assertion_audience" help:"aud of assertions; default: the token endpoint"`
 	Scopes            []string          `koanf:"scopes" help:"scopes to ask for"`
@@ -36,6 +38,9 @@ type oauth struct {
 	Resource          []string          `koanf:"resource" help:"parameter resource, once for each (RFC 8707)"`
 	Parameters        map[string]string `koanf:"parameters" help:"further parameters of the token request"`
 	passwordGrant     `koanf:",squash"`
+	jwtBearerGrant    `koanf:",squash"`
+	exchangeGrant     `koanf:",squash"`
+	dpopKeys          `koanf:",squash"`
 	refreshGrant      `koanf:",squash"`
 	RefreshAhead      time.Duration `koanf:"refresh_ahead" help:"how long before its end a token is replaced; default 5m, or a fifth of its life where that is shorter"`
 	RotateEvery       time.Duration `koanf:"rotate_every" help:"age at which the client secret should have been replaced, such as 90d"`
@@ -46,6 +51,7 @@ type oauth struct {
 	client *wire.Client
 	tokens *shared
 	style  oauth2.AuthStyle
+	prover *prover
 
 	mu       sync.Mutex // owns what follows
 	endpoint string     // token endpoint, from the metadata
@@ -73,7 +79,7 @@ func newOAuth2(decode func(any) error, env Env) (Identity, error) {
 	wrong(o.TokenURL != "" && o.Issuer != "", "token_url: give either token_url or issuer")
 	wrong(o.TokenURL != "" && !goodURL(o.TokenURL), "token_url: is no http or https URL without user name")
 	wrong(o.Issuer != "" && !goodURL(o.Issuer), "issuer: is no http or https URL without user name")
-	wrong(o.ClientID == "", "client_id: is missing")
+	wrong(o.ClientID == "" && (o.ClientAuth != "none" || o.Grant != "jwt_bearer" && o.Grant != "token_exchange"), "client_id: is missing")
 	switch o.ClientAuth {
 	case "basic":
 		o.style = oauth2.AuthStyleInHeader
@@ -81,7 +87,7 @@ func newOAuth2(decode func(any) error, env Env) (Identity, error) {
 		o.style = oauth2.AuthStyleInParams
 	case "none", "client_secret_jwt":
 	case "private_key_jwt":
-		wrong(o.PrivateKey.IsZero(), "private_key: is missing")
+		wrong(o.PrivateKey.IsZero() && o.ClientAssertion.IsZero(), "private_key: is missing (or give client_assertion)")
 	case "tls":
 		wrong(o.Certificate.IsZero(), "certificate: is missing")
 		wrong(o.PrivateKey.IsZero(), "private_key: is missing")
@@ -101,6 +107,8 @@ func newOAuth2(decode func(any) error, env Env) (Identity, error) {
 	for _, name := range sortedNames(o.Parameters) {
 		wrong(reserved[name], "parameters: %s has a key of its own", name)
 	}
+	errs = append(errs, o.checkDPoP()...)
+	o.prover = newProver(o.dpopKeys)
 	client, err := wire.New(env.Net, o.Settings)
 	if err != nil {
 		errs = append(errs, err)
@@ -115,7 +123,7 @@ func newOAuth2(decode func(any) error, env Env) (Identity, error) {
 // proof is the text of all that proves the client and the grant. What cannot be read is left out.
 func (o *oauth) proof(ctx context.Context) string {
 	text := o.ClientID + " " + o.Username
-	for _, ref := range []secret.Ref{o.ClientSecret, o.Password, o.PrivateKey, o.Certificate, o.RefreshToken} {
+	for _, ref := range []secret.Ref{o.ClientSecret, o.Password, o.PrivateKey, o.Certificate, o.RefreshToken, o.ClientAssertion, o.Assertion, o.SubjectToken} {
 		if ref.IsZero() {
 			continue
 		}
@@ -132,7 +140,7 @@ func (o *oauth) usesSecret() bool {
 }
 
 // reserved are parameters of a token request that have a key of their own.
-var reserved = map[string]bool{"grant_type": true, "client_id": true, "client_secret": true, "scope": true, "username": true, "password": true, "refresh_token": true}
+var reserved = map[string]bool{"grant_type": true, "client_id": true, "client_secret": true, "scope": true, "username": true, "password": true, "refresh_token": true, "assertion": true, "client_assertion": true, "subject_token": true, "actor_token": true}
 
 func sortedNames(m map[string]string) []string {
 	v := url.Values{}
@@ -155,10 +163,10 @@ func goodURL(text string) bool {
 
 func (o *oauth) Apply(ctx context.Context, req *http.Request) (Grant, error) {
 	if err := o.allows(req); err != nil {
-		return Grant{Scheme: "bearer"}, err
+		return Grant{Scheme: o.scheme()}, err
 	}
 	token, g, err := o.tokens.get(ctx)
-	g.Scheme = "bearer"
+	g.Scheme = o.scheme()
 	if !o.ClientSecret.IsZero() {
 		g.Readings = append(g.Readings, aged(ctx, o.ClientSecret, "client_secret")...)
 		g.Notes = append(g.Notes, due(ctx, o.ClientSecret, o.RotateEvery)...)
@@ -166,11 +174,42 @@ func (o *oauth) Apply(ctx context.Context, req *http.Request) (Grant, error) {
 	if err != nil {
 		return g, err
 	}
-	req.Header.Set("Authorization", "Bearer "+token.text.Expose())
-	return g, nil
+	if !o.DPoP {
+		req.Header.Set("Authorization", "Bearer "+token.text.Expose())
+		return g, nil
+	}
+	if !strings.EqualFold(token.kind, "DPoP") { // RFC 9449 section 5: it is not bound
+		g.Scheme = "bearer"
+		g.Notes = append(g.Notes, evidence.Note{Code: "dpop_not_bound", Detail: "the issuer ignored the DPoP proof and gave a token that is not bound to the key"})
+		req.Header.Set("Authorization", "Bearer "+token.text.Expose())
+		return g, nil
+	}
+	req.Header.Set("Authorization", "DPoP "+token.text.Expose())
+	if req.URL.Host == "" {
+		return g, nil
+	}
+	g.origin = wire.Origin(req.URL)
+	return g, o.prover.prove(ctx, req, token.text.Expose())
 }
 
-func (o *oauth) Settle(g Grant, outcome Outcome) bool { o.tokens.settle(g, outcome); return false }
+func (o *oauth) scheme() string {
+	if o.DPoP {
+		return "dpop"
+	}
+	return "bearer"
+}
+
+// Settle asks for the same request once more when the server said a nonce that was not in the proof.
+func (o *oauth) Settle(g Grant, outcome Outcome) (again bool) {
+	if o.DPoP && g.origin != "" {
+		changed := o.prover.learn(g.origin, outcome.Header)
+		if outcome.Refused && wantsNonce(outcome.Header) {
+			return changed
+		}
+	}
+	o.tokens.settle(g, outcome)
+	return false
+}
 
 // ClientCertificate is the one that tokens are bound to, where the client proves itself by it (RFC 8705 section 3).
 func (o *oauth) ClientCertificate(ctx context.Context) (*tls.Certificate, error) {
@@ -195,10 +234,10 @@ func (o *oauth) Status() Status {
 			issuer = wire.ShowURL(&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path})
 		}
 	}
-	return Status{Kind: "oauth2", Scheme: "bearer", Issuer: issuer, Gate: o.tokens.state(), Origin: o.Origins}
+	return Status{Kind: "oauth2", Scheme: o.scheme(), Issuer: issuer, Gate: o.tokens.state(), Origin: o.Origins}
 }
 
-// obtain makes one token request.
+// obtain makes one token request; a second one where the first was answered by a demand for a nonce.
 func (o *oauth) obtain(ctx context.Context) (got obtained, exchanges []evidence.Exchange, chain *evidence.Chain, err error) {
 	endpoint, found, err := o.findEndpoint(ctx)
 	if found != nil {
@@ -207,24 +246,49 @@ func (o *oauth) obtain(ctx context.Context) (got obtained, exchanges []evidence.
 	if err != nil {
 		return got, exchanges, chain, err
 	}
-	req, err := o.request(ctx, endpoint)
-	if err != nil {
-		return got, exchanges, chain, err
+	for again := true; again; {
+		var answer wire.Answer
+		got, answer, err = o.send(ctx, endpoint)
+		if answer.Exchange.Method != "" {
+			exchanges = append(exchanges, answer.Exchange)
+		}
+		if answer.Chain != nil && len(answer.Chain.Facets) > 0 {
+			chain = answer.Chain
+		}
+		fault := evidence.AsFault(err)
+		again = fault != nil && fault.Code == "use_dpop_nonce" && o.prover.learn(originOf(endpoint), answer.Header) && len(exchanges) < 3
 	}
-	answer, err := o.client.Ask(ctx, wire.Question{Request: req, Stage: evidence.StageToken, Purpose: evidence.Obtain, Scheme: o.Grant, Certificate: o.certificate(), MaxBody: maxTokenAnswer, Expected: func(status int) bool { return status == http.StatusOK }})
-	exchanges = append(exchanges, answer.Exchange)
-	if answer.Chain != nil && len(answer.Chain.Facets) > 0 {
-		chain = answer.Chain
-	}
-	if err != nil {
-		return got, exchanges, chain, err
-	}
-	got, err = readToken(answer, &exchanges[len(exchanges)-1])
 	return got, exchanges, chain, err
 }
 
+func originOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return wire.Origin(u)
+}
+
+// send makes one token request and reads its answer.
+func (o *oauth) send(ctx context.Context, endpoint string) (got obtained, answer wire.Answer, err error) {
+	req, err := o.request(ctx, endpoint)
+	if err != nil {
+		return got, answer, err
+	}
+	answer, err = o.client.Ask(ctx, wire.Question{Request: req, Stage: evidence.StageToken, Purpose: evidence.Obtain, Scheme: o.Grant, Certificate: o.certificate(), MaxBody: maxTokenAnswer, Expected: func(status int) bool { return status == http.StatusOK }})
+	if err != nil {
+		return got, answer, err
+	}
+	got, err = readToken(answer, &answer.Exchange)
+	if err == nil && o.DPoP {
+		o.prover.learn(originOf(endpoint), answer.Header)
+	}
+	return got, answer, err
+}
+
 func (o *oauth) request(ctx context.Context, endpoint string) (*http.Request, error) {
-	form := url.Values{"grant_type": {o.Grant}}
+	grant := grants[o.Grant]
+	form := url.Values{"grant_type": {cmp.Or(grant.urn, o.Grant)}}
 	set := func(name, value string) {
 		if value != "" {
 			form.Set(name, value)
@@ -236,8 +300,8 @@ func (o *oauth) request(ctx context.Context, endpoint string) (*http.Request, er
 	for name, value := range o.Parameters {
 		form.Set(name, value)
 	}
-	if fill := grants[o.Grant].fill; fill != nil {
-		if err := fill(ctx, o, form); err != nil {
+	if grant.fill != nil {
+		if err := grant.fill(ctx, o, form, endpoint); err != nil {
 			return nil, err
 		}
 	}
@@ -263,6 +327,11 @@ func (o *oauth) request(ctx context.Context, endpoint string) (*http.Request, er
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
+	if o.DPoP {
+		if err := o.prover.prove(ctx, req, ""); err != nil {
+			return nil, err
+		}
+	}
 	if o.style == oauth2.AuthStyleInHeader { // RFC 6749 section 2.3.1: both are form-encoded first
 		req.SetBasicAuth(url.QueryEscape(o.ClientID), url.QueryEscape(credential.Expose()))
 		secret.Remember(strings.TrimPrefix(req.Header.Get("Authorization"), "Basic "))

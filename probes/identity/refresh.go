@@ -44,7 +44,7 @@ func checkRefresh(o *oauth) (errs []error) {
 // The token that is spent stands in the context of its one request.
 type spending struct{}
 
-func fillRefresh(ctx context.Context, _ *oauth, form url.Values) error {
+func fillRefresh(ctx context.Context, _ *oauth, form url.Values, _ string) error {
 	token, _ := ctx.Value(spending{}).(secret.Value)
 	form.Set("refresh_token", token.Expose())
 	return nil

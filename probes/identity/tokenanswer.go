@@ -89,7 +89,7 @@ func (t tokenAnswer) obtained() obtained {
 			facts.Expiry = facts.Obtained.Add(facts.ExpiresIn)
 		}
 	}
-	got := obtained{text: secret.New(t.AccessToken), facts: facts, refresh: secret.New(t.RefreshToken)}
+	got := obtained{text: secret.New(t.AccessToken), kind: evidence.Clean(t.TokenType, 32), facts: facts, refresh: secret.New(t.RefreshToken)}
 	for _, raw := range []json.RawMessage{t.RefreshLife1, t.RefreshLife2} {
 		if seconds, said, ok := lifetime(raw); said && ok && seconds > 0 {
 			got.refreshEnd = facts.Obtained.Add(time.Duration(seconds * float64(time.Second)))

@@ -50,6 +50,8 @@ type APIFaults struct {
 	WantIssuer, WantAudience string
 	// WantScope is a further scope that /v2/devices wants, and /v2/orders does not.
 	WantScope string
+	// DPoPNonce demands this nonce in DPoP proofs (RFC 9449 section 9); empty: none.
+	DPoPNonce string
 	// Terse answers 401 and 403 without a word on what is wrong.
 	Terse bool
 	// IgnoreRevocation accepts tokens that were revoked, until they run out, as who only checks signatures does.
@@ -251,6 +253,10 @@ func (a *API) serveToken(rw http.ResponseWriter, r *http.Request, scopes ...stri
 	if problem == "" {
 		problem = a.judgeBinding(r, text, dpop)
 	}
+	if problem == "" && dpop && !a.hasNonce(rw, r) {
+		a.challenge(rw, "use_dpop_nonce", `DPoP realm="api", error="use_dpop_nonce", error_description="Resource server requires nonce in DPoP proof"`)
+		return
+	}
 	if problem != "" {
 		a.challenge(rw, problem, fmt.Sprintf(`%s realm="api", error="invalid_token", error_description="%s"`, map[bool]string{true: "DPoP", false: "Bearer"}[dpop], problem))
 		return
@@ -348,6 +354,17 @@ func (a *API) judgeBinding(r *http.Request, text string, dpop bool) string {
 		return "The DPoP proof is not valid"
 	}
 	return ""
+}
+
+// hasNonce sees whether a proof holds the nonce that is demanded, and tells it.
+func (a *API) hasNonce(rw http.ResponseWriter, r *http.Request) bool {
+	nonce := a.Faults().DPoPNonce
+	if nonce == "" {
+		return true
+	}
+	rw.Header().Set("DPoP-Nonce", nonce)
+	t, _ := parseProof(r.Header.Get("DPoP"))
+	return t.claim("nonce") == nonce
 }
 
 // serveKey wants an API key in the header X-Api-Key, as Authorization: ApiKey, as query parameter key, or as cookie api_key.
