@@ -34,7 +34,7 @@ var protocolRows = []row{
 		return f.hasCode("access denied") && issuer(f) && f.scheme == "client_credentials" && f.status == 401
 	}},
 	{cause: InteractionRequired, weight: 92, when: func(f *facts) bool { // OpenID Connect Core section 3.1.2.6, RFC 9470
-		return f.hasCode("interaction required", "login required", "consent required", "mfa required", "account selection required", "insufficient user authentication", "authorization pending")
+		return f.hasCode("interaction required", "consent required", "mfa required", "account selection required", "insufficient user authentication", "authorization pending") || f.hasCode("login required") && issuer(f)
 	}},
 	// RFC 6750 section 3.1
 	{cause: InsufficientScope, weight: 94, when: func(f *facts) bool { return f.hasCode("insufficient scope") }},
@@ -51,11 +51,16 @@ var protocolRows = []row{
 // identityRows: who asks, and what it may.
 var identityRows = []row{
 	{cause: MissingCredentials, weight: 91, when: func(f *facts) bool { return f.live() && f.scheme == "none" && f.status == 401 && !f.atIssuer }}, // whatever it says: nothing was sent
+	{cause: MissingCredentials, weight: 88, when: func(f *facts) bool { return f.scheme == "none" && f.status == 401 && !f.atIssuer }},
 	{cause: MissingCredentials, weight: 82, when: func(f *facts) bool { return f.scheme == "none" && f.status == 401 }},
 	{cause: MissingCredentials, weight: 70, when: func(f *facts) bool {
 		return f.scheme == "none" && f.status == 403 && !f.all.any(of(cGateway, cCSRF, cIP, cRate))
 	}},
-	{cause: MissingCredentials, weight: 84, all: of(cMissing), any: of(cToken, cHeader, cCredential, cKey, cSession, cUser), not: of(cPermission, cScope, cExpired, cIssuer, cAudience, cAlgorithm, cCert, cClient, cTime, cSignature, cGrant, cInvalid, cRate, cRedirect, cRevoked, cInteraction, cNotFound, cCode), when: func(f *facts) bool { return certLess(f) && f.scheme != "refresh_token" }},
+	{cause: MissingCredentials, weight: 85, when: func(f *facts) bool {
+		return f.scheme == "none" && (f.status == 401 || f.status == 403) && f.says("login required", "log in", "sign in", "login", "authenticate", "authenticated", "logged in") && !f.words.html
+	}},
+	{cause: UnknownUnauthorized, weight: 63, any: of(cDenied), when: func(f *facts) bool { return bearer(f) && f.deniesWho() }},
+	{cause: MissingCredentials, weight: 84, all: of(cMissing), any: of(cToken, cHeader, cCredential, cKey, cSession, cUser), not: of(cPermission, cScope, cExpired, cIssuer, cAudience, cAlgorithm, cCert, cClient, cTime, cSignature, cGrant, cInvalid, cRate, cRedirect, cRevoked, cInteraction, cNotFound, cCode, cIP), when: func(f *facts) bool { return certLess(f) && f.scheme != "refresh_token" && !f.insideToken() }},
 	{cause: MissingCredentials, weight: 66, all: of(cMissing), any: of(cToken, cHeader, cCredential, cKey), not: of(cPermission, cScope, cExpired, cIssuer, cAudience, cCert, cInteraction), when: func(f *facts) bool { return certLess(f) && unsent(f) }},
 	{cause: MissingCredentials, weight: 84, any: of(cAnonymous), when: func(f *facts) bool {
 		return certLess(f) && f.scheme != "basic" && (unsent(f) || f.says("anonymous", "without authentication", "callers")) && !f.words.html
@@ -63,6 +68,7 @@ var identityRows = []row{
 	{cause: MissingCredentials, weight: 80, all: of(cNotFound), any: of(cHeader), when: certLess},
 	{cause: MissingCredentials, weight: 73, all: of(cMissing), any: of(cRefresh, cCode, cPassword, cSecret), not: of(cExpired, cInvalid, cClient), when: issuer},
 	{cause: MissingCredentials, weight: 74, all: of(cNotFound), any: of(cToken), not: of(cUser, cRefresh, cCode, cClient), when: func(f *facts) bool { return unsent(f) }},
+	{cause: MissingCredentials, weight: 75, all: of(cNotFound), words: []string{"jwt"}, not: of(cKid, cUser, cSignature), when: api}, // a token that carries everything is not looked up
 	{cause: MissingCredentials, weight: 66, when: func(f *facts) bool {
 		return f.status == 401 && f.bare && (f.scheme == "bearer" && f.offered == "bearer") && !f.expired && !f.all.any(negative|of(cExpired, cRevoked))
 	}},
@@ -70,6 +76,10 @@ var identityRows = []row{
 		return f.status == 401 && f.offered != "" && f.offered != "several" && !sameScheme(f.scheme, f.offered) && !unsent(f) && !f.signed && f.bare
 	}},
 	{cause: WrongAuthScheme, weight: 84, all: of(cScheme), any: negative, not: of(cGrant, cClient, cSignature), when: noTLS},
+	{cause: WrongAuthScheme, weight: 70, any: of(cToken, cRefresh, cCredential, cScheme), words: []string{"only"}, not: of(cScope, cExpired, cUser, cResource), when: func(f *facts) bool { return api(f) && f.says("allowed", "accepted", "supported", "can be used") }},
+	{cause: WrongAuthScheme, weight: 74, any: of(cCredential, cHeader, cClient, cPermission, cToken), when: func(f *facts) bool { // RFC 6749 section 5.2, RFC 6750 section 2: one way only
+		return f.status == 400 && f.says("more than one", "multiple", "both", "body and headers", "headers and body", "header and body", "body and header", "two ways", "several ways")
+	}},
 	{cause: WrongAuthScheme, weight: 80, when: func(f *facts) bool {
 		return f.scheme == "basic" && f.all.any(of(cUnsupported)) && f.all.any(of(cPassword, cBasic))
 	}},
@@ -99,7 +109,7 @@ var identityRows = []row{
 	{cause: ClientCredentialsInvalid, weight: 83, all: of(cSecret), any: of(cInvalid, cMismatch, cMissing), not: of(cExpired)},
 	{cause: ClientCredentialsInvalid, weight: 82, all: of(cClient), any: of(cInvalid, cNotFound, cMismatch), not: of(cGrant, cRedirect, cScope, cPermission, cResource, cUnsupported, cExpired, cTooMany), when: func(f *facts) bool { return issuer(f) && noTLS(f) }},
 	{cause: ClientCredentialsInvalid, weight: 80, all: of(cCredential), any: of(cInvalid), when: func(f *facts) bool { return f.scheme == "client_credentials" || f.atIssuer && f.scheme == "mtls" }},
-	{cause: ClientCredentialsInvalid, weight: 74, all: of(cClient), any: of(cInvalid, cNotFound), not: of(cPermission, cResource, cCert), when: func(f *facts) bool { return !f.signed && noTLS(f) && f.scheme != "mtls" }},
+	{cause: ClientCredentialsInvalid, weight: 74, all: of(cClient), any: of(cInvalid, cNotFound, cMismatch), not: of(cPermission, cResource, cCert), when: func(f *facts) bool { return !f.signed && noTLS(f) && f.scheme != "mtls" }},
 	{cause: ClientCredentialsInvalid, weight: 55, when: func(f *facts) bool { return f.scheme == "client_credentials" && issuer(f) && f.status == 401 }},
 	{cause: ClientCredentialsInvalid, weight: 62, all: of(cPermission, cNotFound), when: issuer},
 	{cause: ClientCredentialsInvalid, weight: 88, all: of(cNonce), any: of(cUsed), when: issuer},
@@ -108,7 +118,8 @@ var identityRows = []row{
 	{cause: ClientDisabled, weight: 85, all: of(cDisabled), any: of(cUser, cClient, cSubscription, cKey, cCredential), not: of(cGrant, cResource, cIP), when: noTLS},
 	{cause: ClientDisabled, weight: 74, all: of(cDisabled), not: of(cGrant, cToken, cScope, cIP, cUsed), when: func(f *facts) bool { return noTLS(f) && f.refused() }},
 	{cause: ClientDisabled, weight: 80, all: of(cSubscription), any: of(cExpired, cMissing, cInvalid, cDenied), not: of(cKey), when: noTLS},
-	{cause: ClientDisabled, weight: 88, all: of(cClient, cRevoked), not: of(cRefresh, cCode, cExpired), when: noTLS},
+	{cause: ClientDisabled, weight: 88, all: of(cUser), words: []string{"blocked", "banned", "barred"}, not: of(cIP, cRequest, cTooMany, cLocked), when: noTLS},
+	{cause: ClientDisabled, weight: 88, all: of(cClient, cRevoked), not: of(cRefresh, cCode, cExpired, cUser, cPermission), when: noTLS},
 	{cause: ClientDisabled, weight: 86, when: func(f *facts) bool {
 		return f.hasCode("account inactive", "deleted client", "disabled client", "account disabled", "user disabled", "client disabled")
 	}},
@@ -127,6 +138,9 @@ var identityRows = []row{
 	}},
 	{cause: InvalidGrantExpired, weight: 87, all: of(cRefresh), any: of(cExpired, cInvalid, cRevoked, cUsed, cNotFound, cDisabled), not: of(cRevoked), when: func(f *facts) bool { return noTLS(f) && (issuer(f) || f.scheme == "refresh_token") }},
 	{cause: InvalidGrantExpired, weight: 88, all: of(cCode), any: of(cExpired, cInvalid, cUsed, cNotFound), not: of(cRedirect, cClient), when: func(f *facts) bool { return noTLS(f) && issuer(f) }},
+	{cause: InvalidGrantExpired, weight: 80, any: of(cExpired, cInvalid, cUsed, cDisabled, cNotFound), not: of(cClient, cSecret, cRedirect, cScope, cUser), when: func(f *facts) bool { // at a token endpoint the code is the authorization code
+		return issuer(f) && f.scheme != "basic" && f.says("code", "auth code", "code parameter") && !f.says("status code", "error code", "country code")
+	}},
 	{cause: InvalidGrantExpired, weight: 84, all: of(cUsed), any: of(cToken, cCode, cGrant), when: issuer},
 	{cause: InvalidGrantExpired, weight: 86, any: of(cExpired, cDisabled), when: func(f *facts) bool {
 		return f.scheme == "refresh_token" && issuer(f) && !f.all.any(of(cUser, cClient, cSecret))
@@ -135,15 +149,18 @@ var identityRows = []row{
 
 	{cause: InvalidScope, weight: 86, all: of(cScope), any: negative | of(cTooMany), when: func(f *facts) bool { return issuer(f) }},
 	{cause: InsufficientScope, weight: 86, all: of(cScope), any: negative, when: func(f *facts) bool { return api(f) }},
+	{cause: InsufficientScope, weight: 72, all: of(cToken, cPermission), any: of(cMissing, cDenied), words: []string{"permission", "permissions", "privilege", "privileges", "capability"}, when: func(f *facts) bool { return api(f) && bearer(f) }},
 	{cause: InsufficientScope, weight: 76, when: func(f *facts) bool {
 		return api(f) && (f.status == 403 || f.status == 401) && len(f.missingScopes()) > 0
 	}},
-	{cause: PermissionDenied, weight: 74, all: of(cPermission), any: of(cDenied, cMissing, cInvalid), not: of(cScope, cIP, cGrant, cCredential, cHeader, cToken), when: func(f *facts) bool { return f.scheme != "none" && noTLS(f) && certLess(f) }},
+	{cause: PermissionDenied, weight: 74, all: of(cPermission), any: of(cDenied, cMissing, cInvalid), not: of(cScope, cIP, cGrant, cCredential, cHeader, cToken), when: func(f *facts) bool { return f.scheme != "none" && noTLS(f) && certLess(f) && !f.deniesWho() }},
 	{cause: PermissionDenied, weight: 70, all: of(cPermission, cDenied), not: of(cScope, cIP, cGrant), when: func(f *facts) bool {
-		return f.scheme != "none" && noTLS(f) && (f.status == 403 || f.status == 401 || f.status == 400) && api(f)
+		return f.scheme != "none" && noTLS(f) && (f.status == 403 || f.status == 401 || f.status == 400) && api(f) && !f.deniesWho()
 	}},
 	{cause: PermissionDenied, weight: 73, all: of(cResource), any: of(cDenied, cDisabled, cNotFound), not: of(cScope, cIP, cGrant, cMissing), when: func(f *facts) bool { return f.status == 403 && f.scheme != "none" }},
-	{cause: PermissionDenied, weight: 66, all: of(cDenied), any: of(cUser, cResource, cClient, cPermission), not: of(cScope, cIP, cGrant, cRate, cQuota, cGateway, cKey, cLogin), when: func(f *facts) bool { return !unsent(f) && !f.signed && noTLS(f) && f.refused() && api(f) }},
+	{cause: PermissionDenied, weight: 66, all: of(cDenied), any: of(cUser, cResource, cClient, cPermission), not: of(cScope, cIP, cGrant, cRate, cQuota, cGateway, cKey, cLogin), when: func(f *facts) bool {
+		return !unsent(f) && !f.signed && noTLS(f) && f.refused() && api(f) && !f.deniesWho()
+	}},
 	{cause: PermissionDenied, weight: 52, when: func(f *facts) bool { return f.status == 403 && !unsent(f) && !f.words.html && !f.signed }},
 	{cause: PermissionDenied, weight: 66, when: func(f *facts) bool {
 		return f.signed && f.status == 403 && f.all.any(of(cDenied)) && !f.all.any(of(cSignature, cTime, cInvalid, cKey))
@@ -154,6 +171,7 @@ var identityRows = []row{
 	{cause: RedirectURIMismatch, weight: 92, all: of(cRedirect), any: negative | of(cUnsupported), when: noTLS},
 
 	{cause: WrongEnvironment, weight: 85, all: of(cRegion), any: of(cInvalid, cMismatch, cUnsupported, cMissing, cDenied), not: of(cKey, cGateway, cSession), when: func(f *facts) bool { return noTLS(f) && !f.words.html }},
+	{cause: WrongEnvironment, weight: 86, all: of(cRegion, cMismatch), not: of(cGateway, cSession), when: func(f *facts) bool { return noTLS(f) && !f.words.html }},
 	{cause: WrongEnvironment, weight: 78, all: of(cRegion, cKey), any: of(cInvalid, cMismatch), when: func(f *facts) bool {
 		return f.says("test mode", "live mode", "test key", "live key", "sandbox", "production")
 	}},
@@ -161,6 +179,12 @@ var identityRows = []row{
 		return f.says("sender id mismatch", "wrong region", "different region", "region mismatch", "other region", "wrong data center", "wrong datacenter", "different environment", "wrong environment", "another tenant", "different tenant", "tenant not found")
 	}},
 	{cause: WrongEnvironment, weight: 85, when: func(f *facts) bool { return f.refused() && f.noted("wrong_environment") }},
+}
+
+// deniesWho says whether a 401 speaks of who asks and names no right that is missed: "not authorized" then says no more than the status.
+func (f *facts) deniesWho() bool {
+	return f.status == 401 && api(f) && (f.offered == "" || f.offered == "several" || sameScheme(f.scheme, f.offered)) && !f.all.any(of(cResource, cScope, cDisabled, cRegion)) &&
+		!f.says("permission", "permissions", "role", "roles", "privilege", "privileges", "right", "rights", "access to", "admin", "administrator", "not have access", "acl", "policy", "owner", "member", "allowed to", "permitted")
 }
 
 func sameScheme(sent, offered string) bool {

@@ -68,14 +68,14 @@ var tlsRows = []row{
 		return f.fromClient() && (f.transportSays("is before") || !f.all.any(of(cExpired)))
 	}},
 	{cause: TLSCertExpired, weight: 91, all: of(cCert, cExpired), when: func(f *facts) bool {
-		return f.fromClient() && f.scheme != "mtls" && !f.transportSays("is before", "remote error")
+		return f.fromClient() && f.scheme != "mtls" && !f.transportSays("is before", "remote error", "server alert", "received fatal")
 	}},
 	{cause: TLSCertExpired, weight: 80, all: of(cCert, cExpired), when: func(f *facts) bool {
 		return f.fromClient() && f.scheme == "mtls" && !f.transportSays("is before", "remote error", "alert")
 	}},
 	{cause: TLSNameMismatch, weight: 92, all: of(cHostname), when: func(f *facts) bool { return f.fromClient() && f.tls }},
 	{cause: TLSUntrustedChain, weight: 91, any: of(cUntrusted, cSelfSigned), not: of(cExpired, cHostname), when: func(f *facts) bool {
-		return f.fromClient() && f.tls && !f.transportSays("remote error", "alert", "client")
+		return f.fromClient() && f.tls && (!f.transportSays("remote error", "alert", "client") || f.transportSays("client alert"))
 	}},
 	{cause: TLSUntrustedChain, weight: 60, when: func(f *facts) bool { return f.fromClient() && f.transportSays("x509", "certificate") }},
 }
@@ -173,7 +173,7 @@ func (f *facts) alert(names ...string) bool {
 			}
 		}
 	}
-	if !f.transportSays("alert", "remote error") {
+	if !f.transportSays("alert", "remote error") || f.transportSays("client alert", "alert sent", "sent alert", "write alert", "sending alert") { // ours, not theirs
 		return false
 	}
 	return f.transportSays(names...)
@@ -181,6 +181,7 @@ func (f *facts) alert(names ...string) bool {
 
 // serverRows: the server, its gateway or its identity provider, whoever asks.
 var serverRows = []row{
+	{cause: RateLimited, weight: 91, any: of(cTooMany, cRate), not: of(cPassword, cLogin), when: func(f *facts) bool { return f.status == 429 && !f.says("attempts", "failed", "incorrect", "invalid") }},
 	{cause: RateLimited, weight: 90, when: func(f *facts) bool { return f.status == 429 && !f.all.any(of(cLocked)) }},
 	{cause: RateLimited, weight: 86, any: of(cRate, cQuota), when: func(f *facts) bool {
 		return noTLS(f) && f.all.any(of(cTooMany, cDenied, cRate, cInvalid)) && f.status != 404
@@ -189,9 +190,9 @@ var serverRows = []row{
 	{cause: RateLimited, weight: 88, when: symptom(evidence.SymptomThrottled)},
 	{cause: BlockedByGateway, weight: 88, any: of(cCSRF), when: noTLS},
 	{cause: BlockedByGateway, weight: 87, any: of(cGateway), not: of(cLocked), when: func(f *facts) bool {
-		return noTLS(f) && (f.status == 403 || f.status == 406 || f.status == 429 || f.status == 451 || f.status == 503 || f.status == 400 || f.status == 401 || f.status == 200) && !(f.says("captcha challenge") && f.scheme == "basic")
+		return noTLS(f) && (f.status == 403 || f.status == 406 || f.status == 429 || f.status == 451 || f.status == 503 || f.status == 400 || f.status == 401 && (f.words.html || !f.says("bot", "human", "blocked", "automated", "user agent")) || f.status == 200) && !(f.says("captcha challenge") && f.scheme == "basic")
 	}},
-	{cause: BlockedByGateway, weight: 80, all: of(cIP), any: of(cDenied, cMissing, cInvalid, cMismatch), when: func(f *facts) bool { return noTLS(f) && f.refused() }},
+	{cause: BlockedByGateway, weight: 80, all: of(cIP), any: of(cDenied, cMissing, cInvalid, cMismatch), when: func(f *facts) bool { return noTLS(f) && (f.refused() || f.status == 400) }},
 	{cause: BlockedByGateway, weight: 62, when: func(f *facts) bool { return f.status == 403 && f.words.html && !f.words.form && f.scheme != "none" }},
 	{cause: BlockedByGateway, weight: 78, when: func(f *facts) bool { return f.status == 403 && f.words.html && f.scheme == "none" }},
 	{cause: BlockedByGateway, weight: 90, when: func(f *facts) bool { return f.status == 451 }},
@@ -210,6 +211,9 @@ var serverRows = []row{
 	}},
 	{cause: IDPUnavailable, weight: 84, all: of(cProvider), any: of(cUnavailable, cTimeout, cRefusedConn, cNotFound), when: func(f *facts) bool { return noTLS(f) && f.status != 404 && !f.fromClient() }},
 	{cause: IDPUnavailable, weight: 84, all: of(cUnavailable), any: of(cKid, cKey), when: func(f *facts) bool { return noTLS(f) && bearer(f) }},
+	{cause: IDPUnavailable, weight: 90, any: of(cTimeout, cRefusedConn, cNoHost, cReset, cUnavailable), when: func(f *facts) bool { // it cannot fetch the keys to check with
+		return f.status >= 500 && !f.atIssuer && f.says("fetching keys", "get keys", "fetch keys", "jwks", "key set", "openid configuration", "discovery", "well known", "introspection", "introspect", "public keys")
+	}},
 	{cause: IDPUnavailable, weight: 80, when: func(f *facts) bool { return f.atIssuer && f.status >= 500 && f.scheme != "jwt_bearer" }},
 	{cause: IDPUnavailable, weight: 62, when: func(f *facts) bool { return f.atIssuer && f.status >= 500 }},
 	{cause: IDPUnavailable, weight: 70, when: func(f *facts) bool {
@@ -217,6 +221,9 @@ var serverRows = []row{
 	}},
 	{cause: IDPUnavailable, weight: 79, all: of(cUnavailable), not: of(cResource), when: func(f *facts) bool { return f.atIssuer && noTLS(f) && !f.fromClient() }},
 	{cause: IDPUnavailable, weight: 80, when: func(f *facts) bool { return f.says("org login required", "migration in progress") }},
+	{cause: ServerError, weight: 58, when: func(f *facts) bool {
+		return f.status >= 400 && f.status != 401 && f.status != 403 && f.says("something went wrong", "unexpected error", "internal error", "internal server error", "unhandled", "exception", "failed dependency")
+	}},
 	{cause: ServerError, weight: 68, when: func(f *facts) bool { return f.status >= 500 && !f.atIssuer }},
 	{cause: IDPUnavailable, weight: 74, when: func(f *facts) bool {
 		return f.status == 500 && bearer(f) && !f.atIssuer && len(f.words.clauses) <= 2 && f.token != nil && !f.expired

@@ -35,7 +35,7 @@ func certLess(f *facts) bool { return !f.tls && !f.all.any(of(cClientCert)) }
 // tokenRows: what is wrong with a token.
 var tokenRows = []row{
 	{cause: TokenExpired, weight: 84, all: of(cExpired), any: of(cToken, cSession, cKey, cCredential), not: of(cRefresh, cCode, cSecret, cCert, cSubscription, cPassword, cNotYet, cTime), when: func(f *facts) bool { return sure(f) && noTLS(f) && !f.signed }},
-	{cause: TokenExpired, weight: 84, all: of(cExpired, cToken), not: of(cRefresh, cCode, cSecret, cSubscription, cPassword, cMalformed), when: func(f *facts) bool { return sure(f) && certLess(f) && !f.skewed() }},
+	{cause: TokenExpired, weight: 86, all: of(cExpired, cToken), not: of(cRefresh, cCode, cSecret, cSubscription, cPassword, cMalformed), when: func(f *facts) bool { return sure(f) && certLess(f) && !f.skewed() }},
 	{cause: TokenExpired, weight: 70, all: of(cExpired), not: of(cRefresh, cCode, cSecret, cCert, cSubscription, cPassword, cNotYet, cTime, cUser), when: func(f *facts) bool { return sure(f) && certLess(f) && api(f) && !f.signed }},
 	{cause: TokenExpired, weight: 88, when: func(f *facts) bool {
 		return f.expired && (bearer(f) || f.scheme == "") && f.refused() && api(f) && !f.all.any(of(cAudience, cIssuer, cAlgorithm, cScope)) && !f.skewed()
@@ -44,6 +44,11 @@ var tokenRows = []row{
 		return issuer(f) && sure(f) && (f.scheme == "client_credentials" || f.scheme == "jwt_bearer") && !f.skewed()
 	}},
 	{cause: TokenExpired, weight: 72, all: of(cSession), any: of(cExpired, cInvalid), not: of(cMissing), when: func(f *facts) bool { return api(f) && sure(f) }},
+	{cause: TokenExpired, weight: 88, all: of(cExpired, cSignature), not: of(cRefresh, cCode, cSecret, cCert), when: func(f *facts) bool { return !f.signed && certLess(f) && api(f) && !f.skewed() }}, // "Signature has expired": PyJWT, ruby-jwt
+	{cause: TokenExpired, weight: 85, any: of(cInvalid, cExpired), words: []string{"exp claim", "claim exp", "exp check", "exp claim timestamp"}, not: of(cMissing, cMalformed), when: func(f *facts) bool { return !f.skewed() && f.token == nil || f.expired }},
+	{cause: TokenMalformed, weight: 87, all: of(cMissing), when: func(f *facts) bool { return bearer(f) && api(f) && f.insideToken() }},
+	{cause: TokenMalformed, weight: 82, all: of(cMalformed), when: func(f *facts) bool { return bearer(f) && api(f) && f.says("claim", "claims", "payload") }},
+	{cause: TokenSignatureInvalid, weight: 80, all: of(cSignature), any: of(cMissing, cInvalid, cNotFound), when: func(f *facts) bool { return issuer(f) && f.scheme == "jwt_bearer" }},
 	{cause: TokenNotYetValid, weight: 80, all: of(cNotYet), any: of(cToken, cInvalid, cTime, cDenied), not: of(cMalformed), when: func(f *facts) bool {
 		return certLess(f) && !f.signed && !f.skewed() && !f.says("iat", "issued at", "issued in the future")
 	}},
@@ -57,7 +62,7 @@ var tokenRows = []row{
 	{cause: TokenIssuerMismatch, weight: 88, all: of(cIssuer), any: negative, not: of(cCert, cMissing, cUntrusted, cSelfSigned), when: noTLS},
 	{cause: TokenIssuerMismatch, weight: 86, all: of(cIssuer, cNotFound), not: of(cCert), when: noTLS},
 	{cause: TokenIssuerMismatch, weight: 82, all: of(cIssuer), any: of(cUntrusted), when: noTLS},
-	{cause: TokenAlgorithmUnsupported, weight: 86, all: of(cAlgorithm), any: of(cInvalid, cUnsupported, cMismatch, cDenied), not: of(cKid, cCert), when: noTLS},
+	{cause: TokenAlgorithmUnsupported, weight: 86, all: of(cAlgorithm), any: of(cInvalid, cUnsupported, cMismatch, cDenied), not: of(cKid, cCert, cMalformed), when: noTLS},
 	{cause: TokenSignatureInvalid, weight: 86, all: of(cSignature), any: of(cInvalid, cMismatch, cNotFound, cUntrusted), not: of(cAlgorithm, cCert), when: func(f *facts) bool {
 		return !f.signed && noTLS(f) && (bearer(f) || f.scheme == "" || f.all.any(of(cToken))) && !f.says("in the form of")
 	}},
@@ -73,21 +78,36 @@ var tokenRows = []row{
 	}},
 	{cause: TokenMalformed, weight: 83, all: of(cMissing), any: of(cIssuer, cExpired, cNotYet, cAlgorithm, cKid), not: of(cProvider, cCert, cHeader, cNotFound), when: func(f *facts) bool { return bearer(f) && noTLS(f) }},
 	{cause: TokenMalformed, weight: 85, all: of(cLifetime), not: of(cRefresh, cTime, cExpired), when: func(f *facts) bool { return !f.all.any(of(cExpired)) && bearer(f) && noTLS(f) && api(f) }},
-	{cause: TokenMalformed, weight: 84, when: func(f *facts) bool {
+	{cause: TokenMalformed, weight: 88, when: func(f *facts) bool {
 		return f.says("token has no expiration", "no expiration", "claim is missing", "missing claim", "missing required claim", "claims are missing", "lacks claim", "required claim")
 	}},
 	{cause: TokenMalformed, weight: 84, when: func(f *facts) bool { return bearer(f) && f.claimMissing() }},
-	{cause: TokenMalformed, weight: 57, all: of(cHeader, cInvalid), when: func(f *facts) bool { return bearer(f) && api(f) && f.status != 200 }},
+	{cause: TokenMalformed, weight: 60, all: of(cHeader, cInvalid), not: of(cExpired), when: func(f *facts) bool { return bearer(f) && api(f) && f.status != 200 }},
 	{cause: TokenRevoked, weight: 76, all: of(cUser, cNotFound), not: of(cPermission, cResource), when: func(f *facts) bool { return bearer(f) && api(f) && noTLS(f) && (f.status == 401 || f.status == 403) }},
 	{cause: TokenRevoked, weight: 87, all: of(cRevoked), not: of(cClient, cCert, cSubscription), when: func(f *facts) bool { return noTLS(f) && sure(f) }},
 	{cause: TokenRevoked, weight: 85, when: func(f *facts) bool { return f.hasCode("token revoked", "revoked token", "session revoked") }},
 	{cause: TokenMalformed, weight: 66, when: func(f *facts) bool { return f.token != nil && len(f.token.Problems) > 0 && f.refused() && api(f) }},
-	{cause: UnknownUnauthorized, weight: 59, all: of(cToken, cInvalid), not: of(cExpired, cRevoked, cMalformed, cAudience, cIssuer, cSignature, cKey), when: func(f *facts) bool { return bearer(f) && api(f) && noTLS(f) }},
+	{cause: UnknownUnauthorized, weight: 63, all: of(cToken, cInvalid), not: of(cExpired, cRevoked, cMalformed, cAudience, cIssuer, cSignature, cKey), when: func(f *facts) bool { return bearer(f) && api(f) && noTLS(f) }},
 	{cause: TokenRevoked, weight: 74, when: func(f *facts) bool { return f.words.fields["active"] == "false" && !f.expired }},
 	{cause: TokenExpired, weight: 84, when: func(f *facts) bool { return f.words.fields["active"] == "false" && f.expired && !f.skewed() }},
 	{cause: UnknownUnauthorized, weight: 86, when: func(f *facts) bool {
 		return doubtful(f) && !f.expired && (bearer(f) || f.scheme == "api_key") && api(f)
 	}},
+}
+
+// insideToken says whether something is missed within the token, so that the token came.
+func (f *facts) insideToken() bool {
+	for _, cl := range f.words.clauses {
+		if !cl.set.has(of(cMissing)) || cl.set.any(of(cScope, cPermission)) {
+			continue
+		}
+		for _, place := range []string{"in jwt", "in the jwt", "in token", "in the token", "in access token", "in the access token", "in payload", "in claims", "from token", "from the token", "from jwt", "in assertion", "in the assertion"} {
+			if holdsWords(cl.text, place) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // claimMissing says whether the server misses a claim of the token.

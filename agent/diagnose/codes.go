@@ -39,6 +39,11 @@ var documentedCodes = map[string]Cause{
 	"invalid session id": TokenExpired, "invalid login": BasicCredentialsInvalid, "api disabled for org": ClientDisabled, "api currently disabled": ClientDisabled, "inactive user": ClientDisabled, "inactive org": ClientDisabled,
 	// Slack: api.slack.com/methods, errors
 	"not authed": MissingCredentials, "invalid auth": APIKeyInvalid, "account inactive": ClientDisabled, "token revoked": TokenRevoked, "missing scope": InsufficientScope, "not allowed token type": WrongAuthScheme, "ratelimited": RateLimited, "ekm access denied": PermissionDenied, "org login required": IDPUnavailable, "two factor setup required": InteractionRequired,
+	// Apigee: cloud.google.com/apigee/docs/api-platform/reference/policies, fault codes
+	"keymanagement service invalid api call as no api product match found": PermissionDenied, "keymanagement service developer status not active": ClientDisabled, "keymanagement service access token expired": TokenExpired,
+	"keymanagement service invalid client app not approved": ClientDisabled, "oauth v2 insufficient scope": InsufficientScope, "steps jwt token expired": TokenExpired, "steps jwt token not yet valid": TokenNotYetValid, "steps jwt invalid claim": TokenMalformed,
+	// X.509 chain status of .NET, NSURLError of Apple, errors of Chromium: learn.microsoft.com X509ChainStatusFlags, developer.apple.com, net_error_list.h
+	"not time valid": TLSCertExpired, "partial chain": TLSUntrustedChain, "untrusted root": TLSUntrustedChain,
 	// Docker registry (OCI distribution spec, error codes)
 	"toomanyrequests": RateLimited, "denied": PermissionDenied,
 	// Discord, Binance-like exchanges, Tencent, Alibaba: named codes that are sentences in themselves

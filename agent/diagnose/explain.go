@@ -53,6 +53,9 @@ func Explain(c Case) []Finding {
 	return findings
 }
 
+// hintDiscount is how much less a sentence of advice weighs than one that says what happened.
+const hintDiscount = 12
+
 // weigh tries all rows, and gives the causes in order of weight; never none.
 func (f *facts) weigh() []candidate {
 	best := map[Cause]candidate{}
@@ -65,8 +68,13 @@ func (f *facts) weigh() []candidate {
 			if r.weight <= best[r.cause].weight {
 				continue
 			}
-			if words, ok := r.matches(f); ok {
-				best[r.cause] = candidate{r.cause, r.weight, words}
+			cl, ok := r.matches(f)
+			weight := r.weight
+			if cl.hint {
+				weight -= hintDiscount
+			}
+			if ok && weight > best[r.cause].weight {
+				best[r.cause] = candidate{r.cause, weight, cl.text}
 			}
 		}
 	}

@@ -24,6 +24,7 @@ type words struct {
 	title   string   // of an HTML page
 	html    bool
 	form    bool // the page asks for a password
+	status  int  // that the document or the gRPC status gives; 0: none
 	failed  bool // a document with a status of success says that it is a failure
 	fields  map[string]string
 }
@@ -43,9 +44,19 @@ func (w *words) add(text string, code bool) {
 		text = withoutExamples(text)
 	}
 	for part := range strings.SplitSeq(normal(text), " | ") {
-		if part != "" && len(w.clauses) < maxClauses {
-			w.clauses = append(w.clauses, clause{part, conceptsOf(part), code})
+		w.clause(part, code)
+	}
+	if i := strings.LastIndex(text, ": "); i > 0 && !code { // of a chain of errors, the innermost says most
+		inner, _, _ := strings.Cut(normal(text[i+2:]), " | ")
+		if strings.Contains(inner, " ") {
+			w.clause(inner, false)
 		}
+	}
+}
+
+func (w *words) clause(text string, code bool) {
+	if text != "" && len(w.clauses) < maxClauses {
+		w.clauses = append(w.clauses, clause{text, conceptsOf(text) | denialsIn(text), code, isHint(text)})
 	}
 }
 
@@ -150,13 +161,22 @@ func (w *words) value(name string, v any, depth, status int) {
 				if value && field == "active" {
 					w.note("active", "true")
 				}
+			case json.Number:
+				if statusFields[field] {
+					w.inner(value)
+				}
+				w.value(field, value, depth+1, status)
 			default:
+				if text, ok := value.(string); ok && outcomeFields[field] && failures[strings.ToLower(text)] {
+					w.failed = true
+				}
 				if field == "errors" || field == "error" || field == "fault" || field == "error message" || field == "errmsg" && depth == 0 || field == "error code" {
 					w.failed = w.failed || notEmpty(value)
 				}
 				w.value(field, value, depth+1, status)
 			}
 		}
+		w.together(v)
 	case []any:
 		for _, e := range v[:min(len(v), 16)] {
 			w.value(name, e, depth+1, status)
@@ -181,6 +201,43 @@ func (w *words) value(name string, v any, depth, status int) {
 		if codeFields[name] && v.String() != "0" {
 			w.codes = append(w.codes, v.String())
 		}
+	}
+}
+
+// outcomeFields say how a request went, and failures that it went badly, whatever the status of the answer.
+var (
+	outcomeFields = map[string]bool{"status": true, "stat": true, "result": true, "state": true, "outcome": true, "success": true, "ok": true, "ret": true}
+	failures      = map[string]bool{"fail": true, "failed": true, "failure": true, "error": true, "err": true, "ko": true, "nok": true, "false": true, "denied": true, "rejected": true, "unauthorized": true}
+	statusFields  = map[string]bool{"status": true, "status code": true, "http status": true, "http status code": true, "code": true, "error code": true, "http code": true, "statuscode": true}
+)
+
+// inner takes the status that a document gives beside that of its answer.
+func (w *words) inner(n json.Number) {
+	if v, err := n.Int64(); err == nil && v >= 400 && v < 600 && w.status == 0 {
+		w.status = int(v)
+	}
+}
+
+// partFields name what is wrong and reasonFields how, where a document says both in codes: {"resource":"RefreshToken","code":"invalid"}.
+var (
+	partFields   = []string{"resource", "field", "parameter", "param", "parameter_name", "location", "attribute", "target", "property", "source", "name"}
+	reasonFields = []string{"code", "reason", "type", "error", "issue"}
+)
+
+// together reads the parts of an object that mean something only together.
+func (w *words) together(v map[string]any) {
+	var parts []string
+	take := func(names []string) bool {
+		before := len(parts)
+		for _, n := range names {
+			if text, ok := v[n].(string); ok && text != "" && len(text) <= 48 {
+				parts = append(parts, text)
+			}
+		}
+		return len(parts) > before
+	}
+	if take(partFields) && take(reasonFields) {
+		w.add(strings.Join(parts, " "), false)
 	}
 }
 
@@ -283,11 +340,18 @@ func (w *words) header(h map[string][]string) {
 	for _, name := range sortedHeader(h) {
 		for _, value := range h[name] {
 			switch strings.ToLower(name) {
-			case "x-amzn-errortype", "x-error-code", "x-error", "x-authentication-denied-reason", "x-auth-error", "x-seraph-loginreason":
+			case "x-amzn-errortype", "x-error-code", "x-error", "x-authentication-denied-reason", "x-auth-error", "x-seraph-loginreason", "x-mashery-error-code", "x-kong-error", "x-amz-error-code", "x-ms-error-code", "x-error-type", "x-oauth-error":
 				value, _, _ = strings.Cut(value, ":")
 				value, _, _ = strings.Cut(value, ";")
 				w.add(value, true)
-			case "x-error-message", "grpc-message", "x-ms-diagnostics":
+			case "grpc-status":
+				w.grpc(value)
+			case "grpc-message": // percent-encoded (gRPC over HTTP/2, responses)
+				if plain, err := url.PathUnescape(value); err == nil {
+					value = plain
+				}
+				w.add(value, false)
+			case "x-error-message", "x-ms-diagnostics", "x-error-detail-header", "x-error-detail", "x-error-description", "x-databricks-reason-phrase", "x-reason", "x-auth-failure-reason":
 				w.add(value, false)
 			case "location":
 				if _, query, found := strings.Cut(value, "?"); found {
@@ -299,6 +363,15 @@ func (w *words) header(h map[string][]string) {
 				}
 			}
 		}
+	}
+}
+
+// grpcStatus gives the status of HTTP for those of gRPC (google/rpc/code.proto).
+var grpcStatus = map[string]int{"16": 401, "7": 403, "8": 429, "14": 503, "4": 504, "5": 404, "12": 501, "13": 500, "2": 500, "15": 500, "3": 400, "9": 400, "10": 409}
+
+func (w *words) grpc(code string) {
+	if s, ok := grpcStatus[strings.TrimSpace(code)]; ok {
+		w.status, w.failed = s, true
 	}
 }
 

@@ -113,6 +113,9 @@ func (f *facts) readAnswer() {
 		kind = v[0]
 	}
 	f.words.body(f.x.Body, kind, f.status)
+	if f.status/100 == 2 && f.words.status != 0 && f.words.failed { // an answer that only looks good
+		f.status = f.words.status
+	}
 }
 
 func (f *facts) transportError() string {
@@ -148,14 +151,27 @@ func (f *facts) refused() bool {
 	return f.status == 401 || f.status == 403 || (f.status == 400 && f.atIssuer) || (f.status/100 == 2 && f.words.failed) || local
 }
 
-// clauseWith finds a clause that speaks of all of these, of one of any, and of none of not.
-func (f *facts) clauseWith(all, any, not set) (clause, bool) {
+// clauseWith finds a clause that speaks of what the row asks for; one that says what happened rather than one that gives advice.
+func (f *facts) clauseWith(r *row) (found clause, ok bool) {
 	for _, cl := range f.words.clauses {
-		if cl.set.has(all) && (any == 0 || cl.set.any(any)) && !cl.set.any(not) {
+		if !cl.set.has(r.all) || (r.any != 0 && !cl.set.any(r.any)) || cl.set.any(r.not) || !holdsOne(cl.text, r.words) {
+			continue
+		}
+		if !cl.hint {
 			return cl, true
 		}
+		found, ok = cl, true
 	}
-	return clause{}, false
+	return found, ok
+}
+
+func holdsOne(text string, words []string) bool {
+	for _, w := range words {
+		if holdsWords(text, w) {
+			return true
+		}
+	}
+	return words == nil
 }
 
 // says looks for words, in normal form, anywhere in what the server said.

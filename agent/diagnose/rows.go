@@ -6,20 +6,20 @@ type row struct {
 	cause  Cause
 	weight int // 90 and more: nothing else says this; 70: the usual meaning; 50: a guess from the kind of request; 30: the last resort
 
-	all, any, not set // concepts that one clause has, of which it has one, of which it has none
+	words         []string // in normal form, of which the clause holds one; nil: whatever it holds
+	all, any, not set      // concepts that one clause has, of which it has one, of which it has none
 	when          func(*facts) bool
 }
 
 // matches says whether the row holds, and which clause says so.
-func (r *row) matches(f *facts) (string, bool) {
+func (r *row) matches(f *facts) (clause, bool) {
 	if r.when != nil && !r.when(f) {
-		return "", false
+		return clause{}, false
 	}
-	if r.all|r.any == 0 {
-		return "", true
+	if r.all|r.any == 0 && r.words == nil {
+		return clause{}, true
 	}
-	cl, ok := f.clauseWith(r.all, r.any, r.not)
-	return cl.text, ok
+	return f.clauseWith(r)
 }
 
 // families are the rows in their order; it does not matter for the verdict.
