@@ -90,7 +90,27 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.running = nil
 	a.mu.Unlock()
 	a.group.Wait()
+	a.current.Load().close(ctx, nil)
 	return nil
+}
+
+// closing is what identities get to log out with, all of them together.
+const closing = 3 * time.Second
+
+// close ends what identities hold open at servers, but for those that go on in the next world.
+func (w *world) close(ctx context.Context, next *world) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing)
+	defer cancel()
+	var group sync.WaitGroup
+	for name, b := range w.identities {
+		if next != nil && next.identities[name] == b {
+			continue
+		}
+		if c, ok := b.Identity.(identity.Closer); ok {
+			group.Go(func() { c.Close(ctx) })
+		}
+	}
+	group.Wait()
 }
 
 // start begins a watch; the agent's mutex is held.
@@ -236,6 +256,9 @@ func (a *Agent) swap(w *world, d Diff) {
 			a.court.forget(name)
 		}
 	}
+	if a.running != nil {
+		a.world.close(a.running, w)
+	}
 	a.world = w
 	a.current.Store(w)
 	if a.running != nil {
@@ -275,6 +298,7 @@ func (a *Agent) Once(ctx context.Context, names []string) ([]Event, error) {
 		})
 	}
 	group.Wait()
+	a.world.close(ctx, nil)
 	return a.court.again(names), ctx.Err()
 }
 

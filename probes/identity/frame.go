@@ -384,6 +384,13 @@ func (s *shared) settle(g Grant, o Outcome) {
 	}
 }
 
+// holds says whether a grant is the one in use.
+func (s *shared) holds(g Grant) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now != nil && s.id == g.ID
+}
+
 // state is that of the gate which is closed to requests, if one is.
 func (s *shared) state() pace.State {
 	if state := s.login.state(); state.Position != pace.Closed || state.Failures > 0 {

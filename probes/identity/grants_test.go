@@ -14,14 +14,14 @@ import (
 )
 
 // askAPI asks the API of the sandbox as an http probe does, one step of the protocol included.
-func askAPI(t *testing.T, n wire.Net, id Identity) (statuses []int, g Grant) {
+func askAPI(t *testing.T, n wire.Net, id Identity, path ...string) (statuses []int, g Grant) {
 	t.Helper()
 	client, err := wire.New(n, wire.Settings{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
-		req, _ := http.NewRequest(http.MethodGet, "https://"+sandbox.APIHost+"/v2/devices?page=1", nil)
+		req, _ := http.NewRequest(http.MethodGet, "https://"+sandbox.APIHost+append(path, "/v2/devices?page=1")[0], nil)
 		if g, err = id.Apply(t.Context(), req); err != nil {
 			t.Fatal(err)
 		}

@@ -38,6 +38,9 @@ type Identity interface {
 	Status() Status
 }
 
+// A Closer is an identity with something to end: a session is logged out. Close is called once, after the last request.
+type Closer interface{ Close(ctx context.Context) }
+
 // A Grant is what an identity used for one request, never its text.
 type Grant struct {
 	ID        string // distinguishes grants of one identity; not derived from the text in a reversible way
@@ -49,6 +52,7 @@ type Grant struct {
 	Readings  []evidence.Reading
 	Chain     *evidence.Chain // of the issuer, when its certificate was not acceptable
 	origin    string          // that it was applied for, where a nonce belongs to it
+	proved    bool            // the request held a proof, and not only a question for the challenge
 	Notes     []evidence.Note // what lint found: white space, a second "Bearer ", a placeholder, …
 }
 
@@ -87,9 +91,13 @@ var kinds = map[string]func(decode func(any) error, env Env) (Identity, error){
 	"api_key": newAPIKey,
 	"basic":   newBasic,
 	"bearer":  newBearer,
+	"digest":  newDigest,
+	"hmac":    newSigned,
 	"mtls":    newMTLS,
 	"none":    newNone,
 	"oauth2":  newOAuth2,
+	"session": newSession,
+	"sigv4":   newSigV4,
 }
 
 // Kinds lists the kinds, sorted.

@@ -344,6 +344,26 @@ func TestKinds_conformance(t *testing.T) {
 			v.FieldByName("Username").SetString("monitor")
 			v.FieldByName("Password").Set(ref("plain:" + canary))
 		},
+		"digest": func(v reflect.Value) {
+			v.FieldByName("Username").SetString("monitor")
+			v.FieldByName("Password").Set(ref("plain:" + canary))
+		},
+		"session": func(v reflect.Value) {
+			v.FieldByName("LoginURL").SetString("http://auth.example.test/login")
+			v.FieldByName("Username").SetString("monitor")
+			v.FieldByName("Password").Set(ref("plain:" + canary))
+		},
+		"sigv4": func(v reflect.Value) {
+			v.FieldByName("AccessKeyID").SetString("AKIA")
+			v.FieldByName("SecretKey").Set(ref("plain:" + canary))
+			v.FieldByName("Region").SetString("eu-central-1")
+			v.FieldByName("Service").SetString("execute-api")
+		},
+		"hmac": func(v reflect.Value) {
+			v.FieldByName("Key").Set(ref("plain:" + canary))
+			v.FieldByName("Sign").SetString("{method} {target}")
+			v.FieldByName("Headers").Set(reflect.ValueOf(map[string]string{"X-Signature": "{signature}"}))
+		},
 		"mtls": func(v reflect.Value) {
 			v.FieldByName("Certificate").Set(ref("plain:" + canary))
 			v.FieldByName("PrivateKey").Set(ref("plain:" + canary))
