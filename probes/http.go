@@ -30,6 +30,7 @@ type httpProbe struct {
 	RequiredScopes []string          `koanf:"required_scopes" help:"scopes that the endpoint needs; compared with those of the token"`
 	Audience       string            `koanf:"audience" help:"audience that the endpoint expects; compared with that of the token"`
 	Leeway         time.Duration     `koanf:"leeway" help:"clock leeway of the endpoint's validator, such as 60s; default: unknown"`
+	CheckSignature bool              `koanf:"check_signature" help:"once a day, ask with the signature of the token spoilt as well, where it is a JWT; being let in is the fault; default false"`
 	Environment    string            `koanf:"environment" help:"environment the endpoint belongs to, such as live or test"`
 	wire.Settings  `koanf:",squash"`
 
@@ -38,7 +39,7 @@ type httpProbe struct {
 	client *wire.Client
 	who    identity.Identity
 
-	refusals int // in a row, see secondQuestions; a probe does not run concurrently
+	curious curious
 }
 
 func newHTTP(decode func(any) error, env Env) (Probe, error) {
@@ -124,58 +125,59 @@ func (p *httpProbe) About() About {
 
 func (p *httpProbe) Run(ctx context.Context) (evidence.Report, error) {
 	var report evidence.Report
-	grant, answer, err := p.ask(ctx, evidence.First, "", &report)
+	a, err := p.ask(ctx, evidence.First, "", &report)
 	if err != nil {
 		return report, err
 	}
-	if answer.Exchange.Status == http.StatusUnauthorized && p.Expect == "grant" && grant.Renewable && !grant.Fresh {
-		fresh, second, err := p.ask(ctx, evidence.WithFreshGrant, grant.ID, &report)
+	if a.answer.Exchange.Status == http.StatusUnauthorized && p.Expect == "grant" && a.grant.Renewable && !a.grant.Fresh {
+		fresh, err := p.ask(ctx, evidence.WithFreshGrant, a.grant.ID, &report)
 		if err != nil {
 			return report, err
 		}
-		if fresh.ID != grant.ID {
-			answer = second
+		if fresh.grant.ID != a.grant.ID {
+			a = fresh
 		}
 	}
-	report.Readings = append(report.Readings, rateLimits(answer)...)
-	fault := p.judge(answer, &report)
-	p.secondQuestions(ctx, grant, answer.Exchange.Status, &report)
-	return report, fault
+	report.Readings = append(report.Readings, rateLimits(a.answer)...)
+	if fault := p.judge(a.answer, &report); fault != nil {
+		p.secondQuestions(ctx, a, &report)
+		return report, fault
+	}
+	p.curious.failures = 0
+	return report, p.askDamaged(ctx, a, &report)
 }
 
 // ask sends the request once, and once more where the protocol wants a second step. It does not send the grant that was
 // refused already: an identity may have nothing better.
-func (p *httpProbe) ask(ctx context.Context, purpose evidence.Purpose, refused string, report *evidence.Report) (identity.Grant, wire.Answer, error) {
+func (p *httpProbe) ask(ctx context.Context, purpose evidence.Purpose, refused string, report *evidence.Report) (asked, error) {
 	for {
 		req, err := p.request(ctx)
 		if err != nil {
-			return identity.Grant{}, wire.Answer{}, err
+			return asked{}, err
 		}
 		grant, err := p.who.Apply(ctx, req)
 		take(report, grant)
-		if err != nil {
-			return grant, wire.Answer{}, err
+		a := asked{grant: grant, proof: req.Header.Get("Authorization")}
+		if err != nil || (refused != "" && grant.ID == refused) {
+			return a, err
 		}
-		if refused != "" && grant.ID == refused {
-			return grant, wire.Answer{}, nil
-		}
-		answer, err := p.client.Ask(ctx, wire.Question{
+		a.answer, err = p.client.Ask(ctx, wire.Question{
 			Request: req, Stage: evidence.StageAPI, Purpose: purpose, Scheme: grant.Scheme, Grant: grant.ID,
 			Expected: p.right, Certificate: p.who.ClientCertificate,
 		})
-		report.Exchanges = append(report.Exchanges, answer.Exchange)
-		if answer.Chain != nil {
-			report.Chain = answer.Chain
+		report.Exchanges = append(report.Exchanges, a.answer.Exchange)
+		if a.answer.Chain != nil {
+			report.Chain = a.answer.Chain
 		}
 		if err != nil {
-			return grant, answer, err
+			return a, err
 		}
-		status := answer.Exchange.Status
+		status := a.answer.Exchange.Status
 		again := p.who.Settle(grant, identity.Outcome{
-			Accepted: status/100 == 2, Refused: status == http.StatusUnauthorized && p.Expect == "grant", Status: status, Header: answer.Header,
+			Accepted: status/100 == 2, Refused: status == http.StatusUnauthorized && p.Expect == "grant", Status: status, Header: a.answer.Header,
 		})
 		if !again || purpose == evidence.ProtocolStep {
-			return grant, answer, nil
+			return a, nil
 		}
 		purpose = evidence.ProtocolStep
 	}

@@ -1,7 +1,6 @@
 package diagnose
 
 import (
-	"slices"
 	"time"
 
 	"github.com/authvigil/authvigil/probes/evidence"
@@ -86,7 +85,6 @@ var worldRows = []row{
 	{cause: TokenAudienceMismatch, weight: 91, when: func(f *facts) bool {
 		return f.fault != nil && f.fault.Symptom == evidence.SymptomRuleViolated && f.fault.Code == "audience"
 	}},
-	{cause: HeaderStripped, weight: 86, when: func(f *facts) bool { return f.sameWithout() }},
 	{cause: SecretRotationDue, weight: 90, when: func(f *facts) bool { return f.fault == nil && f.noted("secret_rotation_due") }},
 	{cause: TokenMalformed, weight: 70, when: func(f *facts) bool {
 		return f.fault != nil && f.fault.Code == "malformed" && f.fault.Symptom == evidence.SymptomBadAnswer
@@ -107,18 +105,3 @@ var worldRows = []row{
 
 // live says whether the case comes from a probe, which knows what it asked, and not from recorded evidence.
 func (f *facts) live() bool { return f.c.Sighting.Probe != "" }
-
-// sameWithout says whether the server answered the request with a credential as it answers one without: word for word the
-// same, and as if there had been none (RFC 6750 section 3.1: a challenge without an error code).
-func (f *facts) sameWithout() bool {
-	if f.x == nil || !f.bare || f.status != 401 {
-		return false
-	}
-	for i := range f.c.Sighting.Report.Exchanges {
-		w := &f.c.Sighting.Report.Exchanges[i]
-		if w.Purpose == evidence.WithoutGrant {
-			return w.Status == f.status && w.Body == f.x.Body && slices.Equal(w.Header["Www-Authenticate"], f.x.Header["Www-Authenticate"]) && (f.scheme == "bearer" || f.scheme == "dpop") && f.offered == "bearer"
-		}
-	}
-	return false
-}

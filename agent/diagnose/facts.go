@@ -265,5 +265,6 @@ func (f *facts) because() (lines []string) {
 		}
 		add("the local clock is %s %s true time", evidence.Span(f.skew.Abs()), way)
 	}
-	return lines
+	lines = append(lines, f.compared()...)
+	return append(lines, f.before()...)
 }

@@ -23,4 +23,4 @@ func (r *row) matches(f *facts) (clause, bool) {
 }
 
 // families are the rows in their order; it does not matter for the verdict.
-var families = [][]row{protocolRows, tokenRows, identityRows, signedRows, tlsRows, networkRows, serverRows, clockRows, worldRows}
+var families = [][]row{protocolRows, tokenRows, identityRows, signedRows, tlsRows, networkRows, serverRows, clockRows, worldRows, comparisonRows}

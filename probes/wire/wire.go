@@ -176,6 +176,11 @@ func (c *Client) Ask(ctx context.Context, q Question) (Answer, error) {
 		x.Status, x.Proto = response.StatusCode, response.Proto
 		a.Body, x.BodyCut, err = readBody(response, max(q.MaxBody, 0))
 		x.BodyBytes = int64(len(a.Body))
+		for name, values := range response.Trailer { // gRPC says there how it went
+			if a.Header.Get(name) == "" && len(values) > 0 {
+				a.Header[name] = values
+			}
+		}
 		x.Timing.Body = time.Since(first)
 		x.RetryAfter = evidence.RetryAfter(response.Header.Get("Retry-After"), response.Header.Get("Date"), first)
 		if q.Expected == nil || !q.Expected(response.StatusCode) {
@@ -358,6 +363,7 @@ var keptHeaders = []string{
 	"X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset", "X-Rate-Limit-Limit", "X-Rate-Limit-Remaining", "X-Rate-Limit-Reset",
 	"Grpc-Status", "Grpc-Message", "Github-Authentication-Token-Expiration", "X-Oauth-Scopes", "X-Accepted-Oauth-Scopes",
 	"X-Error", "X-Error-Code", "X-Error-Message", "X-Auth-Error", "X-Okta-Request-Id", "X-Github-Sso", "X-Powered-By", "Warning", "Allow", "Cache-Control",
+	"X-Error-Detail", "X-Error-Description", "X-Error-Detail-Header", "X-Reason", "X-Mashery-Error-Code", "X-Ms-Error-Code", "X-Amz-Error-Code", "X-Databricks-Reason-Phrase", "X-Authentication-Denied-Reason", "X-Seraph-Loginreason",
 }
 
 // keepHeader copies what helps, cleaned and short.
