@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -13,28 +14,53 @@ import (
 	"github.com/authvigil/authvigil/probes/evidence"
 )
 
-// bearer sends a token that somebody else obtained (RFC 6750 section 2.1), as a file that rotates holds it.
+// bearer sends a token that somebody else obtained (RFC 6750 section 2.1): one in a file that rotates, or one that a program
+// prints.
 type bearer struct {
-	Token       secret.Ref    `koanf:"token" help:"the token; read anew for each request, so that a file may rotate; required"`
+	Token       secret.Ref    `koanf:"token" help:"the token; read anew for each request, so that a file may rotate; this or command is required"`
 	RotateEvery time.Duration `koanf:"rotate_every" help:"age at which the token should have been replaced, such as 90d"`
+	commandKeys `koanf:",squash"`
 	common      `koanf:",squash"`
 	*fixed
+	tokens *shared // of command
 }
 
 func newBearer(decode func(any) error, env Env) (Identity, error) {
-	b := &bearer{fixed: newFixed(env, pace.Policy{})}
+	b := &bearer{fixed: newFixed(env, pace.Policy{}), commandKeys: commandKeys{CommandTime: 10 * time.Second, CommandLife: 5 * time.Minute}}
 	if err := decode(b); err != nil {
 		return nil, err
 	}
-	if b.Token.IsZero() {
-		return nil, errors.New("token: is missing")
+	var errs []error
+	switch {
+	case b.Token.IsZero() && len(b.Command) == 0:
+		errs = append(errs, errors.New("token: is missing (or give command)"))
+	case !b.Token.IsZero() && len(b.Command) > 0:
+		errs = append(errs, errors.New("command: give either token or command"))
+	case len(b.Command) > 0 && !filepath.IsAbs(b.Command[0]):
+		errs = append(errs, errors.New("command: must begin with the whole path of the program"))
 	}
-	return b, nil
+	if b.CommandTime <= 0 || b.CommandTime > time.Minute {
+		errs = append(errs, errors.New("command_timeout: must be above zero and at most 1m"))
+	}
+	if b.CommandLife < 10*time.Second {
+		errs = append(errs, errors.New("command_every: is below 10s"))
+	}
+	b.tokens = newShared(env, b.run)
+	b.tokens.local = true
+	return b, errors.Join(errs...)
 }
 
 func (b *bearer) Apply(ctx context.Context, req *http.Request) (Grant, error) {
 	g := Grant{Scheme: "bearer"}
 	if err := b.allows(req); err != nil {
+		return g, err
+	}
+	if len(b.Command) > 0 {
+		got, g, err := b.tokens.get(ctx)
+		g.Scheme = "bearer"
+		if err == nil {
+			req.Header.Set("Authorization", "Bearer "+got.text.Expose())
+		}
 		return g, err
 	}
 	v, err := reveal(ctx, "token", b.Token)
@@ -59,13 +85,25 @@ func (b *bearer) Apply(ctx context.Context, req *http.Request) (Grant, error) {
 	return g, nil
 }
 
-func (b *bearer) Settle(g Grant, o Outcome) bool { b.settle(g, o); return false }
+func (b *bearer) Settle(g Grant, o Outcome) bool {
+	if len(b.Command) > 0 {
+		b.tokens.settle(g, o)
+	} else {
+		b.settle(g, o)
+	}
+	return false
+}
+
 func (b *bearer) ClientCertificate(context.Context) (*tls.Certificate, error) {
 	return nil, nil
 }
 
 func (b *bearer) Status() Status {
-	return Status{Kind: "bearer", Scheme: "bearer", Gate: b.state(), Origin: b.Origins}
+	s := Status{Kind: "bearer", Scheme: "bearer", Gate: b.state(), Origin: b.Origins}
+	if len(b.Command) > 0 {
+		s.Gate = b.tokens.state()
+	}
+	return s
 }
 
 // basic sends user name and password with each request (RFC 7617), in UTF-8.

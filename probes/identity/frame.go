@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -124,7 +125,8 @@ func (f *fixed) settle(g Grant, o Outcome) {
 // obtained is a token as an issuer gave it.
 type obtained struct {
 	text       secret.Value
-	kind       string // token_type, as the issuer says
+	kind       string        // token_type, as the issuer says
+	use        time.Duration // how long it is used when nothing says its end; 0: unknownLife
 	facts      evidence.Token
 	refresh    secret.Value    // the refresh token beside it; zero: none
 	refreshEnd time.Time       // of the refresh token, where the issuer says
@@ -148,6 +150,7 @@ type shared struct {
 	env    Env
 	ask    ask
 	ahead  time.Duration                    // before the end; 0: refreshAhead
+	local  bool                             // ask sends nothing itself; that it fails closes the gate all the same
 	login  *credentialGate                  // closed by refusals of the issuer
 	server *pace.Gate                       // of the issuer: closed when it does not answer
 	proof  func(ctx context.Context) string // text of what proves the client, to see that it was changed; nil: it never is
@@ -222,6 +225,9 @@ func (s *shared) admit(now time.Time, proof string) (*pace.Gate, error) {
 	}
 	if again, ok := s.server.Admit(now); !ok {
 		login.Done(now, pace.Outcome{Ignore: true})
+		if s.local {
+			return nil, heldFault(again, now, "because the command failed")
+		}
 		return nil, heldFault(again, now, "because the issuer does not answer")
 	}
 	return login, nil
@@ -301,6 +307,8 @@ func (s *shared) settleGates(ctx context.Context, gate *pace.Gate, now time.Time
 	fault := evidence.AsFault(err)
 	switch {
 	case fault == nil:
+	case s.local && !fault.Own() && !errors.Is(ctx.Err(), context.Canceled):
+		login = pace.Outcome{Ignore: true}
 	case !slices.ContainsFunc(exchanges, func(x evidence.Exchange) bool { return !x.Recalled }): // nothing was sent
 		login, server = pace.Outcome{Ignore: true}, pace.Outcome{Ignore: true}
 	case errors.Is(ctx.Err(), context.Canceled), fault.Own(), fault.Stage == evidence.StageConfig:
@@ -322,7 +330,7 @@ func (s *shared) take(got obtained, now time.Time) {
 		end = now.Add(got.facts.ExpiresIn)
 	}
 	if end.IsZero() {
-		end = now.Add(unknownLife)
+		end = now.Add(cmp.Or(got.use, unknownLife))
 	}
 	life := end.Sub(now)
 	ahead := s.ahead
