@@ -36,11 +36,20 @@ var protocolRows = []row{
 	{cause: InteractionRequired, weight: 92, when: func(f *facts) bool { // OpenID Connect Core section 3.1.2.6, RFC 9470
 		return f.hasCode("interaction required", "consent required", "mfa required", "account selection required", "insufficient user authentication", "authorization pending") || f.hasCode("login required") && issuer(f)
 	}},
+	{cause: InteractionRequired, weight: 94, when: func(f *facts) bool { // RFC 9470: the token is good, the login behind it too weak or too old
+		return f.words.fields["step_up"] == "true" && (f.status == 401 || f.status == 403)
+	}},
+	// RFC 7616 section 3.3: name and password are right, the nonce is too old, again and again
+	{cause: ServerError, weight: 78, when: func(f *facts) bool {
+		return f.words.fields["stale"] == "true" && f.status == 401 && f.scheme == "digest"
+	}},
+	// RFC 6585 section 6
+	{cause: LoginPage, weight: 92, when: func(f *facts) bool { return f.status == 511 }},
 	// RFC 6750 section 3.1
 	{cause: InsufficientScope, weight: 94, when: func(f *facts) bool { return f.hasCode("insufficient scope") }},
 	{cause: UnknownUnauthorized, weight: 45, when: func(f *facts) bool { return f.hasCode("invalid token") }},
 	// RFC 9449
-	{cause: RequestSignatureInvalid, weight: 84, when: func(f *facts) bool { return f.hasCode("use dpop nonce", "invalid dpop proof") }},
+	{cause: RequestSignatureInvalid, weight: 90, when: func(f *facts) bool { return f.hasCode("use dpop nonce", "invalid dpop proof") }},
 	// RFC 8628, RFC 7521
 	{cause: TokenExpired, weight: 86, when: func(f *facts) bool {
 		return f.hasCode("expired token", "token expired", "jwt expired", "access token expired") && f.scheme != "refresh_token"
@@ -201,6 +210,10 @@ func sameScheme(sent, offered string) bool {
 		return sent == "bearer" || sent == "jwt_bearer" || sent == "dpop" || sent == "api_key" && offered != "bearer"
 	case "dpop":
 		return sent == "dpop" || sent == "bearer"
+	case "aws4-hmac-sha256", "aws4-ecdsa-p256-sha256":
+		return sent == "sigv4"
+	case "signature", "hmac", "hmac-sha256", "acs-hmac-sha256", "sharedkey", "hawk":
+		return sent == "http_signature" || sent == "hmac" || sent == "shared_key"
 	case "negotiate", "ntlm", "kerberos":
 		return sent == "negotiate"
 	}

@@ -54,25 +54,30 @@ var documentedCodes = map[string]Cause{
 // documentedWeight is that of a documented code: above general words, below arithmetic on clocks.
 const documentedWeight = 89
 
-// documented looks for a documented code.
-func (f *facts) documented() candidate {
-	for _, cl := range f.words.clauses {
-		if cause, ok := documentedCodes[cl.text]; ok && cl.code {
-			return candidate{cause, documentedWeight, cl.text}
+// documented looks for a documented code: as a code, or, where codes cannot be mistaken for words, anywhere in the text.
+func (f *facts) documented() (found candidate) {
+	take := func(code string, weight int) {
+		if cause, ok := documentedCodes[code]; ok && (found.cause == "" || found.words == wrapper) {
+			found = candidate{cause, weight, code}
 		}
 	}
-	var found candidate
+	for _, cl := range f.words.clauses {
+		if cl.code && !numbered(cl.text) {
+			take(cl.text, documentedWeight)
+		}
+	}
 	for _, cl := range f.words.clauses {
 		for word := range strings.SplitSeq(cl.text, " ") {
-			if !strings.HasPrefix(word, "aadsts") && !strings.HasPrefix(word, "e00000") {
-				continue
-			}
-			if cause, ok := documentedCodes[word]; ok && (found.cause == "" || found.words == wrapper) {
-				found = candidate{cause, documentedWeight + 1, word}
+			if numbered(word) {
+				take(word, documentedWeight+1)
 			}
 		}
 	}
 	return found
+}
+
+func numbered(word string) bool {
+	return strings.HasPrefix(word, "aadsts") || strings.HasPrefix(word, "e00000")
 }
 
 // wrapper is a code that stands before the one that says why.

@@ -43,7 +43,7 @@ func Explain(c Case) []Finding {
 		}
 		finding := Finding{Cause: cand.cause, Culprit: f.culprit(cand.cause), Sure: sure, Because: lines, Remedy: causes[cand.cause].Remedy}
 		if cand.words != "" && i == 0 {
-			finding.Because = append(slices.Clone(lines), "decided by the words: "+evidence.Clean(cand.words, 160))
+			finding.Because = append(slices.Clone(lines), "decided by the words: "+evidence.Clean(evidence.Mask(cand.words), 160))
 		}
 		if cand.cause == UnknownUnauthorized && i == 0 {
 			finding.Because = append(slices.Clone(finding.Because), "what would decide it: the claims of the token, the server's log, or the same request with a fresh credential")

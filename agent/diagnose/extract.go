@@ -2,14 +2,10 @@ package diagnose
 
 import (
 	"encoding/json"
-	"encoding/xml"
 	"html"
-	"io"
 	"net/url"
 	"slices"
 	"strings"
-
-	"github.com/authvigil/authvigil/probes/evidence"
 )
 
 const (
@@ -23,9 +19,11 @@ type words struct {
 	codes   []string // error codes as sent, for the table of documented ones
 	title   string   // of an HTML page
 	html    bool
-	form    bool // the page asks for a password
-	status  int  // that the document or the gRPC status gives; 0: none
-	failed  bool // a document with a status of success says that it is a failure
+	binary  bool   // the body is no text
+	odd     string // what could not be read, or is not what it is declared to be
+	form    bool   // the page asks for a password
+	status  int    // that the document or the gRPC status gives; 0: none
+	failed  bool   // a document with a status of success says that it is a failure
 	fields  map[string]string
 }
 
@@ -71,7 +69,12 @@ var (
 // body reads a document of any envelope: JSON, XML, HTML, a form, or plain text.
 func (w *words) body(text, contentType string, status int) {
 	trimmed := strings.TrimSpace(strings.TrimPrefix(text, "\ufeff"))
+	for _, guard := range []string{")]}'", "while(1);", "for(;;);", "/**/"} { // put before JSON so that no script reads it
+		trimmed = strings.TrimLeft(strings.TrimPrefix(trimmed, guard), ", \n")
+	}
+	w.unread(trimmed, contentType)
 	switch {
+	case w.binary:
 	case trimmed == "":
 	case trimmed[0] == '{' || trimmed[0] == '[' || trimmed[0] == '"':
 		w.json(trimmed, status)
@@ -83,6 +86,19 @@ func (w *words) body(text, contentType string, status int) {
 		w.query(trimmed)
 	default:
 		w.add(html.UnescapeString(trimmed), len(trimmed) < 64 && !strings.Contains(trimmed, " "))
+	}
+}
+
+// unread notes what cannot be read: the finding says so.
+func (w *words) unread(text, contentType string) {
+	strange := strings.Count(text, "?") // what Clean put in place of what is no text
+	switch {
+	case len(text) >= 16 && strange*3 > len(text):
+		w.binary, w.odd = true, "the body is no text and was not read"
+	case strings.Contains(contentType, "json") && text != "" && !json.Valid([]byte(text)):
+		w.odd = "the body is declared as JSON and is not, or was cut"
+	case strings.Contains(contentType, "xml") && text != "" && text[0] != '<':
+		w.odd = "the body is declared as XML and is not"
 	}
 }
 
@@ -184,7 +200,10 @@ func (w *words) value(name string, v any, depth, status int) {
 	case string:
 		switch {
 		case skipFields[name]:
-		case codeFields[name] && (len(v) < 80 && !strings.Contains(strings.TrimSpace(v), " ")):
+		case codeFields[name] && (len(v) < 120 && !strings.Contains(strings.TrimSpace(v), " ")):
+			if strings.Contains(v, "://") || strings.HasPrefix(v, "urn:") || strings.HasPrefix(v, "tag:") { // a type of RFC 9457 names the problem at its end
+				v = lastPart(v)
+			}
 			w.add(v, true)
 		case codeFields[name] || proseFields[name] || name == "":
 			if strings.HasPrefix(strings.TrimSpace(v), "{") {
@@ -198,6 +217,9 @@ func (w *words) value(name string, v any, depth, status int) {
 			}
 		}
 	case json.Number:
+		if name == "error codes" { // Microsoft Entra: the numbers of AADSTS codes
+			w.add("AADSTS"+v.String(), true)
+		}
 		if codeFields[name] && v.String() != "0" {
 			w.codes = append(w.codes, v.String())
 		}
@@ -261,137 +283,6 @@ func notEmpty(v any) bool {
 	default:
 		return true
 	}
-}
-
-func (w *words) xml(text string) {
-	d := xml.NewDecoder(strings.NewReader(text))
-	d.Strict = false
-	d.Entity = xml.HTMLEntity
-	name := ""
-	for range 512 {
-		t, err := d.RawToken()
-		if err != nil {
-			if err != io.EOF {
-				w.add(stripTags(text), false)
-			}
-			return
-		}
-		switch t := t.(type) {
-		case xml.StartElement:
-			name = normal(t.Name.Local)
-		case xml.CharData:
-			value := strings.TrimSpace(string(t))
-			switch {
-			case value == "" || skipFields[name]:
-			case codeFields[name] && !strings.Contains(value, " "):
-				_, local, found := strings.Cut(value, ":") // sf:INVALID_SESSION_ID
-				if !found {
-					local = value
-				}
-				w.add(local, true)
-			default:
-				w.add(value, false)
-			}
-		}
-	}
-}
-
-// page reads an HTML page: title, headings and visible text.
-func (w *words) page(text string) {
-	w.html = true
-	lower := strings.ToLower(text)
-	w.form = strings.Contains(lower, `type="password"`) || strings.Contains(lower, `type='password'`) || strings.Contains(lower, "type=password")
-	if _, rest, found := strings.Cut(lower, "<title"); found {
-		if _, rest, found = strings.Cut(rest, ">"); found {
-			title, _, _ := strings.Cut(rest, "<")
-			w.title = normal(html.UnescapeString(title))
-		}
-	}
-	w.add(stripTags(text), false)
-}
-
-// stripTags gives the visible text of a page; the end of a block ends a sentence.
-func stripTags(text string) string {
-	var b strings.Builder
-	for len(text) > 0 && b.Len() < 4096 {
-		before, rest, found := strings.Cut(text, "<")
-		b.WriteString(before)
-		if !found {
-			break
-		}
-		tag, after, _ := strings.Cut(rest, ">")
-		name := strings.ToLower(strings.Trim(strings.Fields(tag + " x")[0], "/"))
-		switch name {
-		case "script", "style":
-			if _, beyond, closed := strings.Cut(after, "</"+name); closed {
-				_, after, _ = strings.Cut(beyond, ">")
-			}
-		case "code", "b", "i", "a", "em", "strong", "span", "font":
-		default:
-			b.WriteString("\n")
-		}
-		text = after
-	}
-	return html.UnescapeString(b.String())
-}
-
-// header reads the header fields that speak about authentication.
-func (w *words) header(h map[string][]string) {
-	for _, name := range sortedHeader(h) {
-		for _, value := range h[name] {
-			switch strings.ToLower(name) {
-			case "x-amzn-errortype", "x-error-code", "x-error", "x-authentication-denied-reason", "x-auth-error", "x-seraph-loginreason", "x-mashery-error-code", "x-kong-error", "x-amz-error-code", "x-ms-error-code", "x-error-type", "x-oauth-error":
-				value, _, _ = strings.Cut(value, ":")
-				value, _, _ = strings.Cut(value, ";")
-				w.add(value, true)
-			case "grpc-status":
-				w.grpc(value)
-			case "grpc-message": // percent-encoded (gRPC over HTTP/2, responses)
-				if plain, err := url.PathUnescape(value); err == nil {
-					value = plain
-				}
-				w.add(value, false)
-			case "x-error-message", "x-ms-diagnostics", "x-error-detail-header", "x-error-detail", "x-error-description", "x-databricks-reason-phrase", "x-reason", "x-auth-failure-reason":
-				w.add(value, false)
-			case "location":
-				if _, query, found := strings.Cut(value, "?"); found {
-					w.query(query)
-				}
-			case "wwwauthentication":
-				for _, c := range evidence.ParseChallenges("Bearer " + value) {
-					w.challenge(c)
-				}
-			}
-		}
-	}
-}
-
-// grpcStatus gives the status of HTTP for those of gRPC (google/rpc/code.proto).
-var grpcStatus = map[string]int{"16": 401, "7": 403, "8": 429, "14": 503, "4": 504, "5": 404, "12": 501, "13": 500, "2": 500, "15": 500, "3": 400, "9": 400, "10": 409}
-
-func (w *words) grpc(code string) {
-	if s, ok := grpcStatus[strings.TrimSpace(code)]; ok {
-		w.status, w.failed = s, true
-	}
-}
-
-func (w *words) challenge(c evidence.Challenge) {
-	w.add(c.Parameters["error"], true)
-	w.add(c.Parameters["error_description"], false)
-	for _, name := range []string{"error_codes", "claims"} {
-		if v := c.Parameters[name]; name == "error_codes" {
-			w.add(v, true)
-		}
-	}
-}
-
-func sortedHeader(h map[string][]string) []string {
-	names := make([]string, 0, len(h))
-	for n := range h {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
 }
 
 // withoutExamples drops parentheses that list what might be, as the sentences of RFC 6749 do: "(e.g., unknown client, …)".

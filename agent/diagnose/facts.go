@@ -218,7 +218,7 @@ func (f *facts) hasCode(codes ...string) bool {
 // because makes the evidence lines that hold for every finding of the case.
 func (f *facts) because() (lines []string) {
 	add := func(format string, args ...any) {
-		lines = append(lines, evidence.Clean(fmt.Sprintf(format, args...), 300))
+		lines = append(lines, evidence.Clean(evidence.Mask(fmt.Sprintf(format, args...)), 300))
 	}
 	if f.x != nil {
 		switch {
@@ -234,8 +234,25 @@ func (f *facts) because() (lines []string) {
 	if f.transport != "" {
 		add("error: %s", f.transportError())
 	}
-	if f.x != nil && f.x.Body != "" && f.status != 0 && !f.words.html {
+	if f.x != nil && f.x.Body != "" && f.status != 0 && !f.words.html && !f.words.binary {
 		add("body: %s", strings.Join(strings.Fields(f.x.Body), " "))
+	}
+	if f.words.odd != "" {
+		add("%s", f.words.odd)
+	}
+	if f.x != nil && f.x.BodyCut {
+		add("the body is longer than the %d bytes that were read", f.x.BodyBytes)
+	}
+	for _, c := range f.challenges {
+		if c.Parameters["scope"] != "" && f.status == 403 {
+			add("the API wants the scope %q", c.Parameters["scope"])
+		}
+		if c.Parameters["resource_metadata"] != "" { // RFC 9728
+			add("the API says where its authorization servers stand: %s", c.Parameters["resource_metadata"])
+		}
+		if c.Parameters["acr_values"] != "" || c.Parameters["max_age"] != "" { // RFC 9470
+			add("the API wants a stronger or newer login: %s", strings.TrimSpace("acr_values "+c.Parameters["acr_values"]+" max_age "+c.Parameters["max_age"]))
+		}
 	}
 	if f.words.html && f.words.title != "" {
 		add("the body is an HTML page titled %q", f.words.title)

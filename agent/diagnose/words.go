@@ -17,9 +17,13 @@ type clause struct {
 	hint bool // it says what to do, not what happened
 }
 
+// names are words that have a capital letter within.
+var names = strings.NewReplacer("OAuth", "Oauth", "OpenID", "Openid", "DPoP", "Dpop", "IdP", "Idp")
+
 // normal gives the normal form of a text: small letters, words separated by single spaces, CamelCase and snake_case taken
 // apart, a bar where a sentence ends. Words of one text keep their order.
 func normal(text string) string {
+	text = names.Replace(text)
 	var b strings.Builder
 	b.Grow(len(text) + len(text)/4)
 	var before rune

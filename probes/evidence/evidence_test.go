@@ -121,3 +121,29 @@ func FuzzClean(f *testing.F) {
 		}
 	})
 }
+
+func TestMask(t *testing.T) {
+	const token = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJ4In0.c2lnbmF0dXJl"
+	for in, want := range map[string]string{
+		"The token expired":                                 "The token expired",
+		"bad token " + token + ", try again":                "bad token …, try again",
+		`{"sent":"Bearer c29tZS1vcGFxdWUtdG9rZW4"}`:         `{"sent":"Bearer …"}`,
+		`Bearer error="invalid_token"`:                      `Bearer error="invalid_token"`,
+		"Basic dXNlcjpwYXNzd29yZC1vZi10aGUtdXNlcg== is old": "Basic … is old",
+		"eyJ": "eyJ",
+	} {
+		if got := Mask(in); got != want {
+			t.Errorf("Mask(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func FuzzMask(f *testing.F) {
+	f.Add("Bearer ", "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJ4In0.c2lnbmF0dXJl")
+	f.Fuzz(func(t *testing.T, before, after string) {
+		const token = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJ4In0.c2lnbmF0dXJlLXRleHQ"
+		if got := Mask(before + " " + token + " " + after); strings.Contains(got, "c2lnbmF0dXJlLXRleHQ") && !strings.Contains(before+after, "c2lnbmF0dXJlLXRleHQ") {
+			t.Errorf("Mask shows the token: %q", got)
+		}
+	})
+}
