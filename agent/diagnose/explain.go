@@ -34,7 +34,7 @@ func Explain(c Case) []Finding {
 	lines := f.because()
 	findings := make([]Finding, 0, mostFindings)
 	for i, cand := range candidates {
-		if i == mostFindings || (i > 0 && (cand.weight < 40 || cand.weight < best.weight-30)) {
+		if i == mostFindings || (i > 0 && (cand.weight < 40 || cand.weight < best.weight-farBehind)) {
 			break
 		}
 		sure := Possible
@@ -56,26 +56,32 @@ func Explain(c Case) []Finding {
 // hintDiscount is how much less a sentence of advice weighs than one that says what happened.
 const hintDiscount = 12
 
+// farBehind is how much less than the best a cause may weigh and still be worth telling.
+const farBehind = 30
+
 // weigh tries all rows, and gives the causes in order of weight; never none.
 func (f *facts) weigh() []candidate {
 	best := map[Cause]candidate{}
-	if codes := f.documented(); codes.cause != "" {
+	codes := f.documented()
+	if codes.cause != "" {
 		best[codes.cause] = codes
 	}
-	for _, family := range families {
-		for i := range family {
-			r := &family[i]
-			if r.weight <= best[r.cause].weight {
-				continue
-			}
-			cl, ok := r.matches(f)
-			weight := r.weight
-			if cl.hint {
-				weight -= hintDiscount
-			}
-			if ok && weight > best[r.cause].weight {
-				best[r.cause] = candidate{r.cause, weight, cl.text}
-			}
+	top := best[codes.cause].weight
+	for _, r := range ordered {
+		if r.weight < top-farBehind {
+			break
+		}
+		if r.weight <= best[r.cause].weight {
+			continue
+		}
+		cl, ok := r.matches(f)
+		weight := r.weight
+		if cl.hint {
+			weight -= hintDiscount
+		}
+		if ok && weight > best[r.cause].weight {
+			best[r.cause] = candidate{r.cause, weight, cl.text}
+			top = max(top, weight)
 		}
 	}
 	list := make([]candidate, 0, len(best))

@@ -174,3 +174,16 @@ func BenchmarkExplain(b *testing.B) {
 		Explain(c)
 	}
 }
+
+// BenchmarkExplain_issuerDown is one of ten thousand probes whose issuer refuses connections.
+func BenchmarkExplain_issuerDown(b *testing.B) {
+	fault := &evidence.Fault{Stage: evidence.StageToken, Symptom: evidence.SymptomRefused, Err: errors.New("token: POST https://auth.example.test/token: dial tcp 10.0.0.1:443: connect: connection refused")}
+	c := Case{Now: noon, Sighting: Sighting{Probe: "p", Kind: "token", Endpoint: "auth.example.test/token", Origin: "https://auth.example.test:443", Identity: "who", Scheme: "bearer", Issuer: "https://auth.example.test", Fault: fault,
+		LastOK: noon.Add(-time.Hour), Failing: noon.Add(-time.Minute), InARow: 3,
+		Report: evidence.Report{Exchanges: []evidence.Exchange{{Stage: evidence.StageToken, Purpose: evidence.Obtain, Method: "POST", URL: "https://auth.example.test/token", Fault: fault}}}},
+		World: World{SameIssuer: Tally{Failing: 9999, Identities: 40, Symptoms: map[evidence.Symptom]int{evidence.SymptomRefused: 9999}}}}
+	b.ReportAllocs()
+	for b.Loop() {
+		Explain(c)
+	}
+}

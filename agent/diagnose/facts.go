@@ -55,7 +55,11 @@ func factsOf(c *Case) *facts {
 	case "sigv4", "hmac", "shared_key", "http_signature", "oauth1":
 		f.signed = true
 	}
-	if err := f.transportError(); err != "" {
+	switch err := f.transportError(); {
+	case err == "":
+	case f.plainlyLost():
+		f.transport = err // no words are needed, and ten thousand probes may share this fate
+	default:
 		f.transport = normal(err)
 		f.words.add(err, false)
 		f.tls = strings.Contains(f.transport, "tls") || strings.Contains(f.transport, "x509") || strings.Contains(f.transport, "ssl") || strings.Contains(f.transport, "certificate") || strings.Contains(f.transport, "cert ")
@@ -72,6 +76,18 @@ func factsOf(c *Case) *facts {
 	}
 	f.history = conceptsOf(f.historyRaw)
 	return f
+}
+
+// plainlyLost says whether the connection failed in a way that the client has a word for.
+func (f *facts) plainlyLost() bool {
+	if f.fault == nil || f.status != 0 {
+		return false
+	}
+	switch f.fault.Symptom {
+	case evidence.SymptomDNS, evidence.SymptomTimeout, evidence.SymptomRefused, evidence.SymptomUnreachable, evidence.SymptomClosed:
+		return true
+	}
+	return false
 }
 
 // deciding is the exchange that decided the run: the last one that was not asked for comparison.

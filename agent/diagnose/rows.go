@@ -1,5 +1,10 @@
 package diagnose
 
+import (
+	"cmp"
+	"slices"
+)
+
 // A row is one way to recognise a cause: what a clause of the answer speaks about, or what the facts are. The rows of all
 // families are tried, and the weightiest wins; what a row needs is in the row, so that it can be read by itself.
 type row struct {
@@ -11,16 +16,26 @@ type row struct {
 	when          func(*facts) bool
 }
 
-// matches says whether the row holds, and which clause says so.
-func (r *row) matches(f *facts) (clause, bool) {
-	if r.when != nil && !r.when(f) {
-		return clause{}, false
+// matches says whether the row holds, and which clause says so. Sets are compared before facts are looked at, which costs more.
+func (r *row) matches(f *facts) (cl clause, ok bool) {
+	if r.all|r.any != 0 || r.words != nil {
+		if cl, ok = f.clauseWith(r); !ok {
+			return cl, false
+		}
 	}
-	if r.all|r.any == 0 && r.words == nil {
-		return clause{}, true
-	}
-	return f.clauseWith(r)
+	return cl, r.when == nil || r.when(f)
 }
 
-// families are the rows in their order; it does not matter for the verdict.
+// families are the rows by family; their order does not matter for the verdict.
 var families = [][]row{protocolRows, tokenRows, identityRows, signedRows, tlsRows, networkRows, serverRows, clockRows, worldRows, comparisonRows}
+
+// ordered are the rows of all families, weightiest first.
+var ordered = func() (list []*row) {
+	for _, family := range families {
+		for i := range family {
+			list = append(list, &family[i])
+		}
+	}
+	slices.SortStableFunc(list, func(a, b *row) int { return cmp.Compare(b.weight, a.weight) })
+	return list
+}()
