@@ -312,6 +312,7 @@ func TestKinds_conformance(t *testing.T) {
 	settings := map[string]map[string]any{
 		"http":        {"URL": "https://api.example.test/", "Identity": "x"},
 		"token":       {"Identity": "x"},
+		"introspect":  {"URL": "https://auth.example.test/introspect", "Identity": "x", "By": "y"},
 		"certificate": {"Address": "api.example.test:443"},
 		"ntp":         {"Servers": []string{"ntp.example.test"}},
 		"prometheus":  {"URL": "https://prometheus.example.test", "Requests": "x", "Refused": "y"},
@@ -345,6 +346,8 @@ func TestKinds_conformance(t *testing.T) {
 
 // stuck is an identity whose issuer never answers.
 type stuck struct{ identity.Identity }
+
+func (stuck) Status() identity.Status { return identity.Status{Kind: "bearer", Scheme: "bearer"} }
 
 func (stuck) Apply(ctx context.Context, _ *http.Request) (identity.Grant, error) {
 	<-ctx.Done()

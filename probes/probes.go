@@ -54,6 +54,7 @@ var kinds = map[string]func(decode func(any) error, env Env) (Probe, error){
 	"accesslog":   newAccesslog,
 	"certificate": newCertificate,
 	"http":        newHTTP,
+	"introspect":  newIntrospect,
 	"ntp":         newNTP,
 	"prometheus":  newPrometheus,
 	"token":       newToken,

@@ -116,7 +116,7 @@ func (f *facts) sureness(list []candidate) Sureness {
 func attention(c *Case) []Finding {
 	f := &facts{c: c}
 	var findings []Finding
-	for _, family := range [][]row{tlsRows, worldRows} {
+	for _, family := range [][]row{tlsRows, worldRows, credentialRows} {
 		for i := range family {
 			r := &family[i]
 			if r.all|r.any != 0 || slices.ContainsFunc(findings, func(have Finding) bool { return have.Cause == r.cause }) {
@@ -165,6 +165,9 @@ func (f *facts) culprit(c Cause) string {
 	}
 	switch kind {
 	case blameIdentity:
+		if f.x != nil && f.x.Identity != "" {
+			return "identity:" + f.x.Identity
+		}
 		if s.Identity == "" {
 			return endpointOf(s)
 		}
@@ -186,6 +189,9 @@ func (f *facts) culprit(c Cause) string {
 	case blameNetwork:
 		return "network:" + hostOf(s)
 	default:
+		if api := f.watchedAPI(); c == RevokedTokenAccepted && api != "" {
+			return "endpoint:" + api
+		}
 		if ofServer(c) {
 			return serverOf(s)
 		}

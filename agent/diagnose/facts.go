@@ -97,6 +97,10 @@ func deciding(s *Sighting) *evidence.Exchange {
 		switch list[i].Purpose {
 		case evidence.First, evidence.WithFreshGrant, evidence.ProtocolStep, evidence.Obtain, evidence.Redirected:
 			return &list[i]
+		case evidence.Revoke:
+			if s.Fault != nil && s.Fault.Stage == evidence.StageToken {
+				return &list[i]
+			}
 		case evidence.AskIssuer:
 			if s.Fault != nil && s.Fault.Stage == evidence.StageDiscovery {
 				return &list[i]

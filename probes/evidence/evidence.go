@@ -38,16 +38,17 @@ type Reading struct {
 
 // An Exchange is one request and its answer, or the lack of one.
 type Exchange struct {
-	Stage   Stage
-	Purpose Purpose // why it was asked
-	Method  string
-	URL     string // without user info and query values
-	Scheme  string // how the request proved who asks: none, bearer, basic, api_key, …; what was sent is known, never its text
-	Grant   string // names the grant that was used, so that two exchanges can be compared; not derived from its text in a reversible way
-	Started time.Time
-	Took    time.Duration
-	Timing  Timing
-	Remote  string // address that answered
+	Stage    Stage
+	Purpose  Purpose // why it was asked
+	Method   string
+	URL      string // without user info and query values
+	Scheme   string // how the request proved who asks: none, bearer, basic, api_key, …; what was sent is known, never its text
+	Identity string // that asked, where it is not the probe's own; empty: the probe's
+	Grant    string // names the grant that was used, so that two exchanges can be compared; not derived from its text in a reversible way
+	Started  time.Time
+	Took     time.Duration
+	Timing   Timing
+	Remote   string // address that answered
 
 	Status      int // 0: no answer
 	Proto       string
@@ -74,16 +75,19 @@ type Purpose string
 
 // The purposes. The first question has none.
 const (
-	First          Purpose = ""
-	WithFreshGrant Purpose = "fresh_grant"        // the same request with a newly obtained grant
-	WithoutGrant   Purpose = "no_credential"      // the same request, nothing to prove who asks
-	WithDamaged    Purpose = "damaged_credential" // the same request, signature of the token spoilt
-	ProtocolStep   Purpose = "protocol_step"      // asked again because the protocol says so (RFC 9449 section 8, RFC 7616)
-	OtherMethod    Purpose = "other_method"       // HEAD or OPTIONS
-	Sibling        Purpose = "sibling"            // another endpoint of the same server
-	AskIssuer      Purpose = "ask_issuer"         // discovery, key set or introspection
-	Obtain         Purpose = "obtain"             // a grant was obtained or refreshed
-	Redirected     Purpose = "redirected"         // followed to the same origin
+	First           Purpose = ""
+	WithFreshGrant  Purpose = "fresh_grant"        // the same request with a newly obtained grant
+	WithoutGrant    Purpose = "no_credential"      // the same request, nothing to prove who asks
+	WithDamaged     Purpose = "damaged_credential" // the same request, signature of the token spoilt
+	ProtocolStep    Purpose = "protocol_step"      // asked again because the protocol says so (RFC 9449 section 8, RFC 7616)
+	OtherMethod     Purpose = "other_method"       // HEAD or OPTIONS
+	Sibling         Purpose = "sibling"            // another endpoint of the same server
+	AskIssuer       Purpose = "ask_issuer"         // discovery, key set or introspection
+	Obtain          Purpose = "obtain"             // a grant was obtained or refreshed
+	Redirected      Purpose = "redirected"         // followed to the same origin
+	Revoke          Purpose = "revoke"             // a token was withdrawn (RFC 7009)
+	AfterRevocation Purpose = "after_revocation"   // the same request with a token that was withdrawn
+	MustRefuse      Purpose = "must_refuse"        // a question that has to be refused
 )
 
 // Token holds facts about a token. Times are those of the token; zero where it does not say.

@@ -42,6 +42,7 @@ type oauth struct {
 	exchangeGrant     `koanf:",squash"`
 	dpopKeys          `koanf:",squash"`
 	refreshGrant      `koanf:",squash"`
+	clientKeys        `koanf:",squash"`
 	RefreshAhead      time.Duration `koanf:"refresh_ahead" help:"how long before its end a token is replaced; default 5m, or a fifth of its life where that is shorter"`
 	RotateEvery       time.Duration `koanf:"rotate_every" help:"age at which the client secret should have been replaced, such as 90d"`
 	common            `koanf:",squash"`
@@ -108,6 +109,7 @@ func newOAuth2(decode func(any) error, env Env) (Identity, error) {
 		wrong(reserved[name], "parameters: %s has a key of its own", name)
 	}
 	errs = append(errs, o.checkDPoP()...)
+	errs = append(errs, o.checkClient()...)
 	o.prover = newProver(o.dpopKeys)
 	client, err := wire.New(env.Net, o.Settings)
 	if err != nil {
@@ -305,38 +307,11 @@ func (o *oauth) request(ctx context.Context, endpoint string) (*http.Request, er
 			return nil, err
 		}
 	}
-	var credential secret.Value
-	switch o.ClientAuth {
-	case "basic", "post":
-		var err error
-		if credential, err = reveal(ctx, "client_secret", o.ClientSecret); err != nil {
-			return nil, err
-		}
-	case "client_secret_jwt", "private_key_jwt":
-		if err := o.assert(ctx, form, endpoint); err != nil {
-			return nil, err
-		}
+	req, err := o.proven(ctx, endpoint, form)
+	if err == nil && o.DPoP {
+		err = o.prover.prove(ctx, req, "")
 	}
-	if o.style != oauth2.AuthStyleInHeader {
-		set("client_id", o.ClientID)
-		set("client_secret", credential.Expose())
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
-	if err != nil {
-		return nil, &evidence.Fault{Stage: evidence.StageConfig, Symptom: evidence.SymptomUnknown, Err: errors.New("the token request cannot be built")}
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.Header.Set("Accept", "application/json")
-	if o.DPoP {
-		if err := o.prover.prove(ctx, req, ""); err != nil {
-			return nil, err
-		}
-	}
-	if o.style == oauth2.AuthStyleInHeader { // RFC 6749 section 2.3.1: both are form-encoded first
-		req.SetBasicAuth(url.QueryEscape(o.ClientID), url.QueryEscape(credential.Expose()))
-		secret.Remember(strings.TrimPrefix(req.Header.Get("Authorization"), "Basic "))
-	}
-	return req, nil
+	return req, err
 }
 
 // findEndpoint gives the token endpoint; where an issuer was configured, as its metadata says. The answer is given when
