@@ -4,7 +4,7 @@ set -eu
 dir=$1
 here=$(cd "$(dirname "$0")/.." && pwd)
 missing=
-for pair in prometheus:prometheus promtool:prometheus systemd-analyze:systemd prometheus-alertmanager:prometheus-alertmanager chronyd:chrony nginx:nginx openssl:openssl curl:curl node:nodejs npm:npm; do
+for pair in prometheus:prometheus promtool:prometheus systemd-analyze:systemd prometheus-alertmanager:prometheus-alertmanager chronyd:chrony nginx:nginx apache2:apache2 htpasswd:apache2-utils haproxy:haproxy openssl:openssl curl:curl node:nodejs npm:npm; do
   command -v "${pair%%:*}" >/dev/null 2>&1 || [ -x "/usr/sbin/${pair%%:*}" ] || missing="$missing ${pair##*:}"
 done
 ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || missing="$missing faketime"

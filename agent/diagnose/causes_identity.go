@@ -1,6 +1,10 @@
 package diagnose
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/authvigil/authvigil/probes/evidence"
+)
 
 func scheme(names ...string) func(*facts) bool {
 	return func(f *facts) bool {
@@ -23,9 +27,19 @@ var protocolRows = []row{
 	{cause: GrantNotAllowed, weight: 90, when: func(f *facts) bool { return f.hasCode("unsupported grant type", "unsupported response type") }},
 	{cause: InvalidScope, weight: 90, when: func(f *facts) bool { return f.hasCode("invalid scope") }},
 	{cause: InvalidGrantExpired, weight: 72, when: func(f *facts) bool {
-		return f.hasCode("invalid grant") && f.scheme != "basic" && f.scheme != "jwt_bearer"
+		return f.hasCode("invalid grant") && f.scheme != "basic" && f.scheme != "password" && f.scheme != "jwt_bearer"
 	}},
-	{cause: BasicCredentialsInvalid, weight: 70, when: func(f *facts) bool { return f.hasCode("invalid grant") && f.scheme == "basic" }},
+	{cause: BasicCredentialsInvalid, weight: 70, when: func(f *facts) bool {
+		return f.hasCode("invalid grant") && (f.scheme == "basic" || f.scheme == "password")
+	}},
+	// RFC 6749 section 5.2 and RFC 7521 section 4.1: what was shown is at fault (code, token, assertion, password), and not
+	// the right to show it, whatever else the sentence says.
+	{cause: ClientCredentialsInvalid, weight: 87, when: badGrant("jwt_bearer")},
+	{cause: InvalidGrantExpired, weight: 87, when: badGrant("refresh_token", "authorization_code")},
+	{cause: BasicCredentialsInvalid, weight: 87, when: badGrant("password")},
+	{cause: BasicCredentialsInvalid, weight: 93, when: func(f *facts) bool { // a login that leads back to the login form
+		return f.scheme == "session" && faultCode(evidence.SymptomTokenRefused, "login_again", "no_cookie", "401", "403")(f)
+	}},
 	{cause: UnknownUnauthorized, weight: 50, when: func(f *facts) bool { return f.hasCode("invalid grant") && f.scheme == "jwt_bearer" }},
 	{cause: IDPUnavailable, weight: 86, when: func(f *facts) bool { return f.hasCode("temporarily unavailable", "server error") && issuer(f) }},
 	{cause: PermissionDenied, weight: 62, when: func(f *facts) bool { return f.hasCode("access denied") }},
@@ -55,6 +69,13 @@ var protocolRows = []row{
 		return f.hasCode("expired token", "token expired", "jwt expired", "access token expired") && f.scheme != "refresh_token"
 	}},
 	{cause: RedirectURIMismatch, weight: 93, when: func(f *facts) bool { return f.hasCode("redirect uri mismatch", "invalid redirect uri") }},
+}
+
+// badGrant is invalid_grant without a reason, for a grant of one of these types.
+func badGrant(schemes ...string) func(*facts) bool {
+	return func(f *facts) bool {
+		return scheme(schemes...)(f) && issuer(f) && f.hasCode("invalid grant") && f.says("grant request is invalid")
+	}
 }
 
 // identityRows: who asks, and what it may.

@@ -271,7 +271,18 @@ func startIDP(t *testing.T, c *ca) *idp {
 	path := filepath.Join(modules, "idp.mjs")
 	write(t, path, string(script))
 	n := port(t)
-	env := []string{fmt.Sprintf("PORT=%d", n), "CERT=" + filepath.Join(c.dir, "good.crt"), "KEY=" + filepath.Join(c.dir, "good.key")}
+	key := newKey(t)
+	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(c.dir, "signer.pub"), block("PUBLIC KEY", public))
+	write(t, filepath.Join(c.dir, "signer.key"), block("PRIVATE KEY", private)) // of the client signer
+	env := []string{fmt.Sprintf("PORT=%d", n), "CA=" + c.file, "CLIENT_PUBLIC=" + filepath.Join(c.dir, "signer.pub"), "CERT=" + filepath.Join(c.dir, "good.crt"), "KEY=" + filepath.Join(c.dir, "good.key")}
 	return &idp{issuer: fmt.Sprintf("https://localhost:%d", n), ca: c, process: start(t, "ready", env, modules, need(t, "node"), path)}
 }
 
