@@ -17,7 +17,7 @@ var comparisonRows = []row{
 	{cause: InsufficientScope, weight: 95, any: of(cScope, cPermission, cDenied), when: func(f *facts) bool { return api(f) && f.status == 403 && len(f.missingScopes()) > 0 }},
 	{cause: InsufficientScope, weight: 91, when: func(f *facts) bool { return f.acceptedScopes() }},
 	{cause: TokenAudienceMismatch, weight: 95, any: of(cAudience), when: func(f *facts) bool { return f.refused() && f.otherAudience() }},
-	{cause: TokenAudienceMismatch, weight: 78, when: func(f *facts) bool {
+	{cause: TokenAudienceMismatch, weight: 87, when: func(f *facts) bool {
 		return f.status == 401 && f.otherAudience() && !f.expired && !f.all.any(of(cExpired, cSignature, cKid, cIssuer, cRevoked, cMalformed))
 	}},
 
@@ -49,10 +49,12 @@ var comparisonRows = []row{
 		return f.freshRefused() && bearer(f) && f.token != nil && !f.expired && f.early == 0
 	}},
 
+	{cause: ClockSkew, weight: 95, when: func(f *facts) bool { return f.bornExpired() && !f.skewed() }},
+
 	// what was answered to who had nothing to show
 	{cause: HeaderStripped, weight: 86, when: func(f *facts) bool { return f.sameWithout() }},
 	{cause: HeaderStripped, weight: 91, when: func(f *facts) bool { // it says that nothing came, and says the same when nothing came
-		return f.status == 401 && bearer(f) && f.saysNothingCame() && sameAnswer(f.x, f.asked(evidence.WithoutGrant))
+		return f.status == 401 && bearer(f) && (f.offered == "" || f.offered == "bearer") && f.saysNothingCame() && sameAnswer(f.x, f.asked(evidence.WithoutGrant))
 	}},
 	{cause: BlockedByGateway, weight: 91, when: func(f *facts) bool { // whoever asks, for whatever
 		return f.status == 403 && f.everywhere() && sameAnswer(f.x, f.asked(evidence.WithoutGrant))

@@ -105,6 +105,9 @@ var identityRows = []row{
 	{cause: WrongAuthScheme, weight: 72, when: func(f *facts) bool {
 		return f.status == 401 && f.offered != "" && f.offered != "several" && !sameScheme(f.scheme, f.offered) && !unsent(f) && !f.signed && f.bare
 	}},
+	{cause: WrongAuthScheme, weight: 86, when: func(f *facts) bool { // it offers one scheme, which another than what was sent can never satisfy
+		return f.status == 401 && (f.offered == "digest" || f.offered == "negotiate" || f.offered == "ntlm" || f.offered == "basic") && (f.scheme == "basic" || f.scheme == "bearer" || f.scheme == "digest") && !sameScheme(f.scheme, f.offered)
+	}},
 	{cause: WrongAuthScheme, weight: 84, all: of(cScheme), any: negative, not: of(cGrant, cClient, cSignature), when: noTLS},
 	{cause: WrongAuthScheme, weight: 70, any: of(cToken, cRefresh, cCredential, cScheme), words: []string{"only"}, not: of(cScope, cExpired, cUser, cResource), when: func(f *facts) bool { return api(f) && f.says("allowed", "accepted", "supported", "can be used") }},
 	{cause: WrongAuthScheme, weight: 74, any: of(cCredential, cHeader, cClient, cPermission, cToken), when: func(f *facts) bool { // RFC 6749 section 5.2, RFC 6750 section 2: one way only

@@ -133,6 +133,9 @@ var networkRows = []row{
 	{cause: LoginPage, weight: 84, when: func(f *facts) bool {
 		return f.transportSays("invalid character looking for beginning of value", "unexpected token in json", "unexpected token doctype", "unexpected token html", "is not valid json", "not valid json", "text html", "expecting value line 1 column 1", "expected json") && !f.tls
 	}},
+	{cause: UnexpectedAnswer, weight: 88, when: func(f *facts) bool { // the answer ends in its middle, or is no HTTP
+		return f.fromClient() && !f.tls && f.transportSays("transport connection broken", "malformed http", "malformed mime", "malformed chunked", "invalid byte in chunk length", "incomplete read", "incompleteread")
+	}},
 	{cause: ServerError, weight: 40, when: func(f *facts) bool { return f.fromClient() && f.transportSays("malformed http", "protocol error") }},
 	{cause: TLSWeak, weight: 84, when: func(f *facts) bool {
 		return f.transportSays("protocol version not supported", "unsupported protocol", "no cipher", "handshake failure", "protocol version", "unsupported protocol version")

@@ -40,10 +40,28 @@ func (f *facts) saysNothingCame() bool {
 	return false
 }
 
-// freshRefused says whether a token that was obtained for this very run was refused as well.
+// freshRefused says whether a token that was obtained for this very run was refused.
 func (f *facts) freshRefused() bool {
-	fresh := f.asked(evidence.WithFreshGrant)
-	return fresh != nil && (fresh.Status == 401 || fresh.Status == 403)
+	if fresh := f.asked(evidence.WithFreshGrant); fresh != nil {
+		return fresh.Status == 401 || fresh.Status == 403
+	}
+	return f.obtained() && f.x != nil && f.x.Purpose == evidence.First && (f.status == 401 || f.status == 403)
+}
+
+// obtained says whether the token was obtained in this run.
+func (f *facts) obtained() bool {
+	x := f.asked(evidence.Obtain)
+	return x != nil && x.Status/100 == 2 && f.token != nil
+}
+
+// issuerAgrees says whether the issuer's clock, by the moment it wrote into a token that was obtained in this run, is ours.
+func (f *facts) issuerAgrees() bool {
+	return f.obtained() && !f.token.Issued.IsZero() && f.c.Now.Sub(f.token.Issued).Abs() < noticeable
+}
+
+// bornExpired says whether a token was past its end when it was handed out, by our clock: one of the two clocks is wrong.
+func (f *facts) bornExpired() bool {
+	return f.obtained() && f.expired && (f.token.ExpiresIn > 0 || f.token.Expiry.Sub(f.token.Issued) > noticeable)
 }
 
 // everywhere says whether the server answers a page that cannot exist in the same way: it is not about this path, nor about who asks.
@@ -122,7 +140,7 @@ func (f *facts) compared() (lines []string) {
 		}
 	}
 	if f.freshRefused() {
-		add("a token that was obtained for this run was refused as well")
+		add("the token was obtained for this very run")
 	}
 	if w := f.asked(evidence.WithDamaged); w != nil {
 		add("with a spoilt signature it answers %d", w.Status)

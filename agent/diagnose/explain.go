@@ -181,6 +181,9 @@ func (f *facts) culprit(c Cause) string {
 		}
 		return endpointOf(s)
 	case blameKeySet:
+		if s.Issuer == "" && f.token != nil {
+			return "keyset:" + f.token.Issuer
+		}
 		return "keyset:" + s.Issuer
 	case blameHost:
 		return f.whoseClock(c)
@@ -224,6 +227,14 @@ func (f *facts) issuerSuffers() bool {
 
 // whoseClock names the party whose clock is wrong: ours, unless ours is known to be right and the peer's is not.
 func (f *facts) whoseClock(Cause) string {
+	switch {
+	case f.skewed():
+		return "host"
+	case f.bornExpired() && f.c.Sighting.Issuer != "" && (f.clockRight() || !f.skewKnown):
+		return "issuer:" + f.c.Sighting.Issuer
+	case f.issuerAgrees() && f.freshRefused(): // two against one
+		return endpointOf(&f.c.Sighting)
+	}
 	if f.skewKnown && f.skew.Abs() < noticeable {
 		for _, p := range f.c.World.Peers {
 			if p.Skew.Abs()-p.Bound > noticeable {
