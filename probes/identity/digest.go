@@ -23,6 +23,7 @@ type digest struct {
 	Username    string        `koanf:"username" help:"user name; required"`
 	Password    secret.Ref    `koanf:"password" help:"password; required"`
 	RotateEvery time.Duration `koanf:"rotate_every" help:"age at which the password should have been replaced, such as 90d"`
+	lockoutKeys `koanf:",squash"`
 	common      `koanf:",squash"`
 	*fixed
 
@@ -44,7 +45,7 @@ func newDigest(decode func(any) error, env Env) (Identity, error) {
 	if err := decode(d); err != nil {
 		return nil, err
 	}
-	var errs []error
+	errs := d.limit(d.credentialGate)
 	if d.Username == "" {
 		errs = append(errs, errors.New("username: is missing"))
 	}

@@ -111,6 +111,7 @@ type basic struct {
 	Username    string        `koanf:"username" help:"user name; required; holds no colon (RFC 7617 section 2)"`
 	Password    secret.Ref    `koanf:"password" help:"password; required"`
 	RotateEvery time.Duration `koanf:"rotate_every" help:"age at which the password should have been replaced, such as 90d"`
+	lockoutKeys `koanf:",squash"`
 	common      `koanf:",squash"`
 	*fixed
 }
@@ -120,7 +121,7 @@ func newBasic(decode func(any) error, env Env) (Identity, error) {
 	if err := decode(b); err != nil {
 		return nil, err
 	}
-	var errs []error
+	errs := b.limit(b.credentialGate)
 	if b.Username == "" {
 		errs = append(errs, errors.New("username: is missing"))
 	}

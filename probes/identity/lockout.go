@@ -1,10 +1,12 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -15,6 +17,28 @@ import (
 // lockout is how patient the gate of a credential is: an identity provider that said three times that the credential is
 // wrong is left alone for five minutes, then for up to an hour, or the account would be locked.
 var lockout = pace.Policy{Failures: 3, Open: 5 * time.Minute, MaxOpen: time.Hour}
+
+// lockoutKeys are the keys of identities whose accounts servers lock.
+type lockoutKeys struct {
+	HoldAfter int           `koanf:"hold_after" help:"refusals in a row after which the credential is held; stay below what locks the account; default 3"`
+	HoldFor   time.Duration `koanf:"hold_for" help:"how long it is held the first time; doubles with each refusal; default 5m"`
+	MaxHold   time.Duration `koanf:"max_hold" help:"longest time that it is held; default 1h"`
+}
+
+// limit sets how patient a gate is.
+func (k lockoutKeys) limit(c *credentialGate) (errs []error) {
+	if k.HoldAfter < 0 || k.HoldAfter > 100 {
+		errs = append(errs, errors.New("hold_after: must lie between 1 and 100"))
+	}
+	if k.HoldFor < 0 || k.MaxHold < 0 || k.MaxHold > 0 && k.MaxHold < k.HoldFor {
+		errs = append(errs, errors.New("hold_for: must not be below zero, and not above max_hold"))
+	}
+	c.policy.Failures = cmp.Or(k.HoldAfter, c.policy.Failures)
+	c.policy.Open = cmp.Or(k.HoldFor, c.policy.Open)
+	c.policy.MaxOpen = cmp.Or(k.MaxHold, max(c.policy.MaxOpen, c.policy.Open))
+	c.gate = pace.NewGate(c.policy, c.env.Jitter)
+	return errs
+}
 
 // A credentialGate is the gate of one credential. It outlives a restart, so that a daemon that is started again and again
 // does not lock an account; and it gives way to a new gate at once when the credential was changed.

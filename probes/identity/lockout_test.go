@@ -80,3 +80,22 @@ func TestLockout_ofAClient(t *testing.T) {
 		}
 	})
 }
+
+// A server that locks at the second failure gets one.
+func TestLockout_keys(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *sandbox.World, n wire.Net) {
+		w.IdP.Set(func(f *sandbox.IdPFaults) { f.LockAfter = 2 })
+		id := buildIn(t, Env{Name: "x", Net: n, Jitter: func() float64 { return 0.5 }}, sandboxClient, func(v reflect.Value) {
+			v.FieldByName("ClientSecret").Set(ref("plain:wrong-secret-0815"))
+			v.FieldByName("HoldAfter").SetInt(1)
+			v.FieldByName("HoldFor").SetInt(int64(30 * time.Minute))
+		})
+		for range 14 {
+			_, _ = apply(t, id)
+			time.Sleep(time.Minute)
+		}
+		if n := w.IdP.TokenRequests(sandbox.ClientID); n != 1 {
+			t.Errorf("%d token requests, want 1", n)
+		}
+	})
+}

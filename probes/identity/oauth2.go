@@ -45,6 +45,7 @@ type oauth struct {
 	clientKeys        `koanf:",squash"`
 	RefreshAhead      time.Duration `koanf:"refresh_ahead" help:"how long before its end a token is replaced; default 5m, or a fifth of its life where that is shorter"`
 	RotateEvery       time.Duration `koanf:"rotate_every" help:"age at which the client secret should have been replaced, such as 90d"`
+	lockoutKeys       `koanf:",squash"`
 	common            `koanf:",squash"`
 	keyPair           `koanf:",squash"`
 	wire.Settings     `koanf:",squash"`
@@ -119,6 +120,7 @@ func newOAuth2(decode func(any) error, env Env) (Identity, error) {
 	o.tokens = newShared(env, ask)
 	o.tokens.ahead = o.RefreshAhead
 	o.tokens.proof = o.proof
+	errs = append(errs, o.limit(o.tokens.login)...)
 	return o, errors.Join(errs...)
 }
 

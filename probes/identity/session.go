@@ -38,6 +38,7 @@ type session struct {
 	LogoutMethod  string            `koanf:"logout_method" help:"method for logout_url; default POST"`
 	Life          time.Duration     `koanf:"session_life" help:"age at which a session is replaced where its cookie does not say; default 10m"`
 	RotateEvery   time.Duration     `koanf:"rotate_every" help:"age at which the password should have been replaced, such as 90d"`
+	lockoutKeys   `koanf:",squash"`
 	common        `koanf:",squash"`
 	wire.Settings `koanf:",squash"`
 
@@ -82,6 +83,7 @@ func newSession(decode func(any) error, env Env) (Identity, error) {
 	s.client = client
 	s.tokens = newShared(env, s.obtain)
 	s.tokens.ahead = time.Second // a session is not replaced long before its end: each login is a request with a password
+	errs = append(errs, s.limit(s.tokens.login)...)
 	s.tokens.proof = func(ctx context.Context) string {
 		v, err := s.Password.Reveal(ctx)
 		if err != nil {

@@ -163,11 +163,7 @@ func TestIdentities(t *testing.T) {
 		}
 	})
 	web := startNginx(t, c)
-	consent, err := exec.Command(need(t, "curl"), "-sSf", "--cacert", c.file, provider.issuer+"/_consent").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, filepath.Join(dir, "consent"), string(consent))
+	write(t, filepath.Join(dir, "consent"), provider.read(t, "/_consent"))
 	subject, err := exec.Command(need(t, "curl"), "-sSf", "--cacert", c.file, "-u", "in-header:header-secret-1", "-d", "grant_type=client_credentials", provider.issuer+"/token").Output()
 	if err != nil {
 		t.Fatal(err)

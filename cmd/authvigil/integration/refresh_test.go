@@ -5,7 +5,6 @@ package integration
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -19,13 +18,7 @@ func TestRefreshTokens(t *testing.T) {
 	c := newCA(t, dir)
 	c.leaf(t, "good", "localhost", time.Now().Add(-time.Hour), time.Now().Add(60*24*time.Hour), true)
 	provider := startIDP(t, c)
-	consent := func() string {
-		out, err := exec.Command(need(t, "curl"), "-sSf", "--cacert", c.file, provider.issuer+"/_consent").CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v %s", err, out)
-		}
-		return string(out)
-	}
+	consent := func() string { return provider.read(t, "/_consent") }
 	seed := consent()
 	write(t, filepath.Join(dir, "refresh"), seed)
 	provider.knob(t, "seconds=3")

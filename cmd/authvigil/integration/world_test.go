@@ -296,6 +296,16 @@ func (i *idp) knob(t *testing.T, query string) {
 	}
 }
 
+// read gives what the provider answers to a question of the tests.
+func (i *idp) read(t *testing.T, path string) string {
+	t.Helper()
+	out, err := exec.Command(need(t, "curl"), "-sSf", "--cacert", i.ca.file, i.issuer+path).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v %s", path, err, out)
+	}
+	return string(out)
+}
+
 // startChrony starts a time server that is off by offset seconds (whole ones, by libfaketime), and gives its address.
 func startChrony(t *testing.T, offset int) string {
 	t.Helper()

@@ -85,6 +85,7 @@ provider.registerGrantType(exchangeGrant, async (ctx) => {
 }, ['subject_token', 'subject_token_type', 'actor_token', 'actor_token_type', 'requested_token_type', 'audience']);
 provider.on('server_error', (_ctx, error) => console.error(error));
 const answer = provider.callback();
+let asked = 0;
 
 createServer({ cert: readFileSync(process.env.CERT), key: readFileSync(process.env.KEY), ca: readFileSync(process.env.CA), requestCert: true, rejectUnauthorized: false }, (req, res) => {
   const url = new URL(req.url, issuer);
@@ -98,6 +99,11 @@ createServer({ cert: readFileSync(process.env.CERT), key: readFileSync(process.e
     res.end('ok');
     return;
   }
+  if (url.pathname === '/_asked') { // how many token requests there were
+    res.end(String(asked));
+    return;
+  }
+  if (url.pathname === '/token') asked += 1;
   if (url.pathname === '/_consent') {
     consent().then((token) => res.end(token), (error) => res.writeHead(500).end(String(error)));
     return;
