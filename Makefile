@@ -2,8 +2,9 @@
 GO ?= go
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/authvigil
 IDP := $(CACHE)/idp
+TREE := $(CACHE)/bookworm
 
-.PHONY: help build run test race integration integration-deps bench eval fuzz check clean
+.PHONY: help build release run test race integration integration-deps bench eval fuzz check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
@@ -22,11 +23,11 @@ race: ## the same with the race detector
 	$(GO) test -race ./...
 
 integration-deps:
-	packaging/integration-deps.sh $(IDP)
+	packaging/integration-deps.sh $(IDP) $(TREE)
 
 integration: integration-deps ## the built program against real servers
 	$(GO) vet -tags integration ./...
-	AUTHVIGIL_IDP_MODULES=$(IDP) $(GO) test -tags integration -count=1 -timeout 20m -v ./cmd/authvigil/integration
+	AUTHVIGIL_IDP_MODULES=$(IDP) AUTHVIGIL_TREE=$(TREE) $(GO) test -tags integration -count=1 -timeout 20m -v ./cmd/authvigil/integration
 
 bench: ## benchmarks with their ratios
 	$(GO) test -run "^$$" -bench . -benchtime 1s ./agent/... ./probes/... ./exporters/...
@@ -38,6 +39,9 @@ eval: ## verdicts on recorded failures
 
 fuzz: ## every fuzz target for a minute
 	packaging/fuzz.sh 60s
+
+release: ## deb, rpm, tarball, bill of materials and checksums into dist/
+	packaging/release.sh dist
 
 check: ## format, vet, staticcheck, tidy, race tests
 	@test -z "$$(gofmt -l .)" || (gofmt -l .; exit 1)

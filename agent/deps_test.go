@@ -22,6 +22,7 @@ var mayImport = map[string][]string{
 	"probes":          {"agent/secret", "agent/spike", "probes/evidence", "probes/identity", "probes/wire"},
 	"probes/sandbox":  {},
 	"agent":           {"agent/alert", "agent/diagnose", "agent/pace", "agent/secret", "agent/spike", "probes", "probes/evidence", "probes/identity", "probes/wire"},
+	"packaging/sbom":  {},
 	"exporters":       {"agent", "agent/alert", "agent/diagnose", "agent/pace", "agent/secret", "probes/evidence"},
 }
 
