@@ -22,6 +22,8 @@ func alertName(f diagnose.Finding) (name string, severity alert.Severity) {
 	switch f.Cause {
 	case diagnose.AuthorizationTooOpen:
 		return "AuthvigilAuthorizationTooOpen", alert.Critical
+	case diagnose.PKCENotEnforced:
+		return "AuthvigilIssuerLax", alert.Warning
 	case diagnose.RevokedTokenAccepted:
 		return "AuthvigilRevocationLate", alert.Warning
 	case diagnose.TLSCertExpiring, diagnose.TokenExpiring, diagnose.CredentialExpiring, diagnose.SecretRotationDue, diagnose.TLSRenewedNotDeployed:

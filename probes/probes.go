@@ -52,6 +52,7 @@ type Env struct {
 // kinds is the table of probe kinds.
 var kinds = map[string]func(decode func(any) error, env Env) (Probe, error){
 	"accesslog":   newAccesslog,
+	"authorize":   newAuthorize,
 	"certificate": newCertificate,
 	"http":        newHTTP,
 	"introspect":  newIntrospect,

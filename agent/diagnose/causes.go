@@ -84,6 +84,7 @@ const (
 	JWKSUnusable              Cause = "jwks_unusable"
 	IssuerDrift               Cause = "issuer_drift"
 	AuthorizationTooOpen      Cause = "authorization_too_open"
+	PKCENotEnforced           Cause = "pkce_not_enforced"
 	RevokedTokenAccepted      Cause = "revoked_token_accepted"
 	StateNotPreserved         Cause = "state_not_preserved"
 	HeaderStripped            Cause = "header_stripped"
@@ -168,6 +169,7 @@ var causes = map[Cause]About{
 	JWKSUnusable:              {"the published key set cannot be used", "publish a key set (RFC 7517) of well-formed keys", blameKeySet},
 	IssuerDrift:               {"the issuer's metadata is not what it was or should be", "compare the metadata with what clients are configured for", blameIssuer},
 	AuthorizationTooOpen:      {"access that should be refused is granted", "close the endpoint to this identity, and find out since when it is open", blameEndpoint},
+	PKCENotEnforced:           {"the issuer does not insist on PKCE", "demand a code challenge with method S256 from this client (RFC 7636)", blameIssuer},
 	RevokedTokenAccepted:      {"a revoked token is still accepted", "let the API ask the issuer about tokens, or keep their life as short as the harm that a stolen one may do", blameEndpoint},
 	StateNotPreserved:         {"state does not come back as it was sent", "return state unchanged (RFC 6749 section 4.1.2); clients rely on it against forged answers", blameIssuer},
 	HeaderStripped:            {"the Authorization header is lost on the way", "let the proxy pass the Authorization header on", blameGateway},

@@ -43,9 +43,29 @@ var credentialRows = []row{
 	{cause: WrongEnvironment, weight: 84, when: faultOf(evidence.SymptomRuleViolated, "client_id")},
 	{cause: RevokedTokenAccepted, weight: 97, when: faultOf(evidence.SymptomStillAccepted)},
 	{cause: IssuerDrift, weight: 88, when: faultOf(evidence.SymptomIssuer, "no_introspection_endpoint", "no_revocation_endpoint", "no_authorization_endpoint")},
+	{cause: StateNotPreserved, weight: 96, when: faultOf(evidence.SymptomRuleViolated, "state")},
+	{cause: IssuerDrift, weight: 92, when: faultOf(evidence.SymptomRuleViolated, "iss")},
+	{cause: RedirectURIMismatch, weight: 96, when: faultOf(evidence.SymptomRuleViolated, "redirect_uri")},
+	{cause: PKCENotEnforced, weight: 96, when: faultOf(evidence.SymptomRuleViolated, "pkce")},
+	{cause: GrantNotAllowed, weight: 90, when: sentBack("unauthorized_client", "unsupported_response_type")},
+	{cause: InvalidScope, weight: 92, when: sentBack("invalid_scope")},
+	{cause: PermissionDenied, weight: 88, when: sentBack("access_denied")},
+	{cause: IDPUnavailable, weight: 90, when: sentBack("server_error", "temporarily_unavailable")},
+	{cause: UnexpectedAnswer, weight: 86, when: sentBack()},
+	{cause: ClientCredentialsInvalid, weight: 90, when: func(f *facts) bool {
+		return f.c.Sighting.Kind == "authorize" && faultOf(evidence.SymptomTokenRefused, "invalid_client")(f)
+	}},
 	{cause: IDPUnavailable, weight: 86, when: func(f *facts) bool {
 		return f.atIssuer && faultOf(evidence.SymptomBadAnswer, "not_json", "no_active")(f)
 	}},
+}
+
+// sentBack looks for an error that the authorization endpoint gave to the client by way of the browser (RFC 6749 section
+// 4.1.2.1); the words of it stand in an address, which is not kept.
+func sentBack(codes ...string) func(*facts) bool {
+	return func(f *facts) bool {
+		return f.c.Sighting.Kind == "authorize" && f.status/100 == 3 && faultOf(evidence.SymptomTokenRefused, codes...)(f)
+	}
 }
 
 // watchedAPI names the API that went on accepting a token, which is another than the one that the probe asks first.

@@ -277,7 +277,7 @@ func (f *facts) because() (lines []string) {
 	if f.words.html && f.words.title != "" {
 		add("the body is an HTML page titled %q", f.words.title)
 	}
-	if f.fault != nil && f.fault.Err != nil && f.transport == "" && (f.x == nil || f.status == 0) {
+	if f.fault != nil && f.fault.Err != nil && f.transport == "" && (f.x == nil || f.status/100 <= 3) { // a status says enough where it is one of failure
 		add("%s", f.fault.Error())
 	}
 	if ch := f.c.Sighting.Report.Chain; ch != nil {

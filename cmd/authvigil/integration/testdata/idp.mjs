@@ -28,6 +28,7 @@ const provider = new Provider(issuer, {
     machine('by-certificate', undefined, 'tls_client_auth', { tls_client_auth_san_dns: 'client.test' }),
     machine('exchanger', 'exchange-secret-1', 'client_secret_basic', { grant_types: ['client_credentials', bearerGrant, exchangeGrant] }),
     { client_id: 'robot', client_secret: 'robot-secret-1', redirect_uris: ['https://app.test/back'], grant_types: ['authorization_code', 'refresh_token'], response_types: ['code'], id_token_signed_response_alg: 'ES256' },
+    { client_id: 'public', token_endpoint_auth_method: 'none', redirect_uris: ['https://app.test/back'], grant_types: ['authorization_code'], response_types: ['code'], id_token_signed_response_alg: 'ES256' },
     { client_id: 'person', client_secret: 'person-secret-1', redirect_uris: ['https://app.test/back'], grant_types: ['authorization_code'], response_types: ['code'], id_token_signed_response_alg: 'ES256' },
   ],
   features: {
@@ -43,6 +44,7 @@ const provider = new Provider(issuer, {
       certificateAuthorized: (ctx) => ctx.socket.authorized,
       certificateSubjectMatches: (ctx, property, expected) => property === 'tls_client_auth_san_dns' && new X509Certificate(ctx.socket.getPeerX509Certificate().toString()).checkHost(expected, { subject: 'never' }) !== undefined,
     },
+    revocation: { enabled: true },
     resourceIndicators: {
       enabled: true,
       defaultResource: () => undefined,
