@@ -4,209 +4,156 @@ import (
 	"embed"
 	"fmt"
 	"html/template"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
-	"github.com/authvigil/authvigil/agent"
 	"github.com/authvigil/authvigil/agent/diagnose"
 )
 
 //go:embed page
 var pageFiles embed.FS
 
-var pages = template.Must(template.ParseFS(pageFiles, "page/index.html"))
+// pages are the templates: html/template escapes whatever a server said, wherever it stands.
+var pages = template.Must(template.ParseFS(pageFiles, "page/*.html"))
+
+// assets are what the pages refer to.
+var assets = map[string]string{"page.css": "text/css; charset=utf-8", "refresh.js": "text/javascript; charset=utf-8", "good.svg": "image/svg+xml", "bad.svg": "image/svg+xml"}
 
 // frame is what every page has.
 type frame struct {
-	Title, Crumb, Root, Now, Version string
+	Title, Crumb, Root, Version string
+	Icon                        string // good or bad: what the tab of the browser shows
+	Now                         whenView
+	Live                        bool // the page is fetched again by itself
 }
 
+// whenView is a moment as the page shows it: for machines, in UTC for people, and how far away.
+type whenView struct {
+	Machine, Clock, Away string
+}
+
+// when shows a moment. The date is left out where it is today's.
+func when(t, now time.Time) whenView {
+	if t.IsZero() {
+		return whenView{}
+	}
+	t = t.UTC()
+	v := whenView{Machine: t.Format(time.RFC3339), Clock: t.Format("15:04:05 UTC")}
+	if t.Format(time.DateOnly) != now.UTC().Format(time.DateOnly) {
+		v.Clock = t.Format("2006-01-02 15:04 UTC")
+	}
+	if t.After(now) {
+		v.Away = "in " + shortSpan(t.Sub(now))
+	} else {
+		v.Away = shortSpan(now.Sub(t)) + " ago"
+	}
+	return v
+}
+
+// findingView is a finding with who suffers and who owns it.
 type findingView struct {
 	Root, Title, Culprit string
 	Cause                diagnose.Cause
 	Sure                 diagnose.Sureness
-	Since                string
-	Probes, Because      []string
+	Since                whenView
+	Count                int      // probes behind it
+	Probes               []string // the first of them
+	More                 int      // probes that are not named
+	Labels               []string // name=value, of all its probes
+	Because, Further     []string // evidence: what is shown at once, and the rest
 	Remedy               string
+	Bad                  bool // probes fail; otherwise it is an early warning
 }
 
-type rowView struct {
-	Root, Probe, Kind, State, Class, Why, Endpoint, Identity, Took, Next, StripText string
-	StripWidth                                                                      int
-	Strip                                                                           []barView
+// Bounds of what one finding shows.
+const (
+	probesNamed   = 6
+	evidenceShown = 3
+)
+
+func viewOf(f diagnose.Finding, root string, since time.Time, now time.Time, probes []string, labels map[string]string) findingView {
+	about, _ := diagnose.Describe(f.Cause)
+	v := findingView{Root: root, Title: about.Title, Culprit: f.Culprit, Cause: f.Cause, Sure: f.Sure, Since: when(since, now), Count: len(probes), Remedy: f.Remedy, Bad: !since.IsZero()}
+	v.Probes = probes[:min(len(probes), probesNamed)]
+	v.More = len(probes) - len(v.Probes)
+	for _, name := range sortedKeys(labels) {
+		v.Labels = append(v.Labels, name+"="+labels[name])
+	}
+	for _, line := range f.Because {
+		v.Because = append(v.Because, Show(line))
+	}
+	if len(v.Because) > evidenceShown {
+		v.Because, v.Further = v.Because[:evidenceShown], v.Because[evidenceShown:]
+	}
+	return v
 }
 
-type barView struct {
-	Class               string
-	X, Y, Width, Height int
-	Opacity             string
-	Name                string
-}
-
-type exchangeView struct {
-	ExchangeRecord
-	Millis   float64
-	Fall     []barView
-	FallText string
-}
-
-func (s *Status) frame(title, crumb, root, version string) frame {
-	return frame{title, crumb, root, time.Now().UTC().Format(time.RFC3339), version}
-}
-
-// index serves the first page: what is wrong, by culprit; then all probes.
-func (s *Status) index(w http.ResponseWriter, version string) {
-	view := struct {
-		frame
-		Notes   []string
-		Blames  []findingView
-		Summary string
-		Rows    []rowView
-	}{frame: s.frame("authvigil", "", "", version)}
-	s.mu.Lock()
-	view.Notes = s.notes
-	s.mu.Unlock()
-	for _, b := range s.Blames() {
-		view.Blames = append(view.Blames, findingView{"", b.Title, b.Culprit, b.Cause, b.Sure, ago(b.Since), b.Probes, b.Because, b.Remedy})
-	}
-	list := s.sorted()
-	good := 0
-	for i := range list {
-		view.Rows = append(view.Rows, list[i].row(""))
-		if list[i].asked != nil && list[i].asked.Fault == nil {
-			good++
-		}
-	}
-	view.Summary = fmt.Sprintf("%d of %d probes are as expected", good, len(list))
-	if good < len(list) {
-		view.Summary += ", the others have not told yet"
-	}
-	render(w, "index", view)
-}
-
-// probe serves the page of one probe, with the exchanges of its last run.
-func (s *Status) probe(w http.ResponseWriter, name, version string) {
-	s.mu.Lock()
-	found := s.probes[name]
-	var k kept
-	if found != nil {
-		k = *found
-		k.history = slices.Clone(found.history)
-	}
-	s.mu.Unlock()
-	if found == nil {
-		http.Error(w, "there is no such probe", http.StatusNotFound)
-		return
-	}
-	r := NewRecord(k.shown())
-	view := struct {
-		frame
-		Row       rowView
-		Findings  []findingView
-		Exchanges []exchangeView
-		Readings  []ReadingRecord
-	}{frame: s.frame(name+" - authvigil", name, "../", version), Row: k.row("../"), Readings: r.Readings}
-	for _, f := range r.Findings {
-		about, _ := diagnose.Describe(f.Cause)
-		since := ""
-		if r.Failing != nil {
-			since = ago(*r.Failing)
-		}
-		view.Findings = append(view.Findings, findingView{"../", about.Title, f.Culprit, f.Cause, f.Sure, since, nil, f.Because, f.Remedy})
-	}
-	for _, x := range r.Exchanges {
-		view.Exchanges = append(view.Exchanges, waterfall(x))
-	}
-	render(w, "probe", view)
+func (w *Web) frame(title, crumb, root string) frame {
+	return frame{Title: title, Crumb: crumb, Root: root, Version: w.Version, Icon: "good", Now: when(time.Now(), time.Now())}
 }
 
 // runbook serves the runbook of a cause.
-func (s *Status) runbook(w http.ResponseWriter, cause, version string) {
+func (w *Web) runbook(rw http.ResponseWriter, r *http.Request) {
+	cause := r.PathValue("cause")
 	text, ok := diagnose.Runbook(diagnose.Cause(cause))
 	if !ok {
-		http.Error(w, "there is no such cause", http.StatusNotFound)
+		w.missing(rw, "There is no runbook "+cause+".", "The causes that there are: authvigil explain")
 		return
 	}
-	render(w, "runbook", struct {
+	render(rw, http.StatusOK, "runbook", struct {
 		frame
-		Text string
-	}{s.frame(cause+" - authvigil", cause, "../", version), text})
+		Blocks []block
+	}{w.frame(cause, cause, "../"), markdown(text)})
 }
 
-func render(w http.ResponseWriter, name string, view any) {
+// missing serves a page that says what there is not, and what to do.
+func (w *Web) missing(rw http.ResponseWriter, what, help string) {
+	render(rw, http.StatusNotFound, "missing", struct {
+		frame
+		What, Help string
+	}{w.frame("Not here", "", "../"), Show(what), help})
+}
+
+func render(w http.ResponseWriter, status int, name string, view any) {
 	var b strings.Builder
 	if err := pages.ExecuteTemplate(&b, name, view); err != nil {
 		http.Error(w, "the page cannot be made", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	fmt.Fprint(w, b.String())
+	w.WriteHeader(status)
+	fmt.Fprint(w, strings.Map(harmless, b.String()))
 }
 
-func (k *kept) row(root string) rowView {
-	ev := k.shown()
-	r := rowView{Root: root, Probe: ev.Probe, Kind: ev.Kind, Endpoint: ev.About.Endpoint, Identity: ev.About.Identity, Took: fmt.Sprintf("%.0f ms", float64(ev.Took.Microseconds())/1e3), StripWidth: historyLength * 5}
-	switch ev.Outcome() {
-	case agent.RunOK:
-		r.State, r.Class = "ok", "ok"
-	case agent.RunFault:
-		r.State, r.Class = "failing for "+shortSpan(time.Since(ev.Failing)), "bad"
-	case agent.RunHeld:
-		r.State, r.Class = "held", "warn"
+// harmless replaces what commands a terminal or reorders letters, wherever in a page it came from.
+func harmless(r rune) rune {
+	switch {
+	case r < 0x7f && r >= ' ', r == '\n', r == '\t':
+		return r
+	case unicode.IsControl(r), unicode.Is(unicode.Cf, r):
+		return '?'
 	default:
-		r.State, r.Class = "unknown", "warn"
+		return r
 	}
-	if ev.Fault != nil {
-		r.Why = Show(ev.Fault.Error())
-	}
-	if k.last.Gate.Again.After(time.Now()) {
-		r.Why += "; the gate of the endpoint is closed until " + k.last.Gate.Again.UTC().Format("15:04:05")
-	}
-	if !k.last.Next.IsZero() {
-		r.Next = "in " + shortSpan(time.Until(k.last.Next))
-	}
-	failed := 0
-	for i, place := range k.history {
-		o, height := agent.Outcomes[place], 8
-		if o == agent.RunFault {
-			height, failed = 16, failed+1
-		}
-		r.Strip = append(r.Strip, barView{Class: string(o), X: 5 * i, Y: 16 - height, Height: height})
-	}
-	r.StripText = fmt.Sprintf("%d of the last %d runs failed", failed, len(k.history))
-	return r
 }
 
-// waterfall draws the stages of an exchange on one line.
-func waterfall(x ExchangeRecord) exchangeView {
-	v := exchangeView{ExchangeRecord: x, Millis: x.Took * 1e3}
-	if x.Took <= 0 {
-		return v
+// asset serves a file that the pages refer to.
+func asset(w http.ResponseWriter, r *http.Request) {
+	name := strings.TrimPrefix(r.URL.Path, "/")
+	body, err := pageFiles.ReadFile("page/" + name)
+	if err != nil {
+		http.NotFound(w, r)
+		return
 	}
-	at := 0.0
-	var parts []string
-	for i, name := range []string{"resolve", "connect", "tls", "first_byte", "body"} {
-		took := x.Timing[name]
-		if took <= 0 {
-			continue
-		}
-		v.Fall = append(v.Fall, barView{X: int(at / x.Took * 600), Width: max(int(took/x.Took*600), 1), Opacity: fmt.Sprintf("0.%d", 2+i), Name: name})
-		at += took
-		parts = append(parts, fmt.Sprintf("%s %.1f ms", strings.ReplaceAll(name, "_", " "), took*1e3))
-	}
-	v.FallText = strings.Join(parts, ", ")
-	return v
+	w.Header().Set("Content-Type", assets[name])
+	_, _ = w.Write(body) // the connection is gone; nobody is there to be told
 }
 
-func ago(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return shortSpan(time.Since(t)) + " ago"
-}
-
+// shortSpan shows a duration as people say it.
 func shortSpan(d time.Duration) string {
 	switch d = max(d, 0); {
 	case d >= 48*time.Hour:
@@ -219,3 +166,5 @@ func shortSpan(d time.Duration) string {
 		return fmt.Sprintf("%d s", int(d.Seconds()))
 	}
 }
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

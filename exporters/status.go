@@ -2,6 +2,7 @@ package exporters
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -17,15 +18,20 @@ const historyLength = 30
 type Status struct {
 	mu      sync.Mutex // owns what follows
 	probes  map[string]*kept
-	notes   []string // what the operator should know of authvigil itself
+	planned []agent.Observation // probes of the configuration, as known before they run
+	notes   []string            // what the operator should know of authvigil itself
 	started time.Time
 }
 
-// kept is what is kept of one probe: the last run, the last that asked, and how the runs before ended.
+// kept is what is kept of one probe: the last run, the last that asked, the last that failed and the last that was good, and
+// how the runs before ended.
 type kept struct {
 	last    *agent.Event
-	asked   *agent.Event // last run that asked; nil: none yet
-	history []uint8      // places in agent.Outcomes
+	asked   *agent.Event       // last run that asked; nil: none yet
+	bad     *agent.Event       // last run that failed; nil: none since the start
+	good    *agent.Event       // last run that was as expected; nil: none since the start
+	plan    *agent.Observation // what is known before the first run, when there was none
+	history []uint8            // places in agent.Outcomes
 }
 
 // NewStatus makes an empty status.
@@ -51,9 +57,22 @@ func (s *Status) Observe(ev *agent.Event) {
 		k.history = k.history[:historyLength-1]
 	}
 	k.history = append(k.history, uint8(slices.Index(agent.Outcomes, ev.Outcome())))
-	if ev.Outcome() != agent.RunHeld {
-		k.asked = ev
+	switch ev.Outcome() {
+	case agent.RunHeld:
+		return
+	case agent.RunOK:
+		k.good = ev
+	case agent.RunFault:
+		k.bad = ev
 	}
+	k.asked = ev
+}
+
+// Start tells which probes there are, so that those which did not run yet are shown as waiting.
+func (s *Status) Start(planned []agent.Observation) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.planned = planned
 }
 
 // Forget implements agent.Observer.
@@ -74,7 +93,9 @@ func (s *Status) SetNotes(notes []string) {
 func (s *Status) Records() []Record {
 	list := []Record{}
 	for _, k := range s.sorted() {
-		list = append(list, NewRecord(k.shown()))
+		if k.last != nil {
+			list = append(list, NewRecord(k.shown()))
+		}
 	}
 	return list
 }
@@ -90,7 +111,28 @@ func (s *Status) Record(probe string) (Record, bool) {
 	return NewRecord(k.shown()), true
 }
 
+// kept gives a copy of what is kept of one probe, also of one that did not run yet.
+func (s *Status) kept(probe string) (kept, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k := s.probes[probe]; k != nil {
+		c := *k
+		c.history = slices.Clone(k.history)
+		return c, true
+	}
+	for i := range s.planned {
+		if s.planned[i].Probe == probe {
+			return kept{plan: &s.planned[i]}, true
+		}
+	}
+	return kept{}, false
+}
+
+// shown is the event to show: the last that asked, with the gates as they are now.
 func (k *kept) shown() agent.Event {
+	if k.last == nil {
+		return agent.Event{Observation: *k.plan}
+	}
 	if k.asked == nil {
 		return *k.last
 	}
@@ -99,26 +141,40 @@ func (k *kept) shown() agent.Event {
 	return ev
 }
 
+// sorted gives a copy of what is kept, by name; probes that did not run yet have only their plan.
 func (s *Status) sorted() []kept {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := make([]kept, 0, len(s.probes))
+	list := make([]kept, 0, max(len(s.probes), len(s.planned)))
 	for _, k := range s.probes {
 		c := *k
 		c.history = slices.Clone(k.history)
 		list = append(list, c)
 	}
-	slices.SortFunc(list, func(a, b kept) int { return cmp.Compare(a.last.Probe, b.last.Probe) })
+	for i := range s.planned {
+		if s.probes[s.planned[i].Probe] == nil {
+			list = append(list, kept{plan: &s.planned[i]})
+		}
+	}
+	slices.SortFunc(list, func(a, b kept) int { return cmp.Compare(a.name(), b.name()) })
 	return list
+}
+
+func (k *kept) name() string {
+	if k.last == nil {
+		return k.plan.Probe
+	}
+	return k.last.Probe
 }
 
 // A Blame is a culprit with a cause, and the probes that suffer: one broken issuer is one row, whatever the number of
 // probes behind it.
 type Blame struct {
 	diagnose.Finding
-	Title  string
-	Since  time.Time
-	Probes []string
+	Title  string            `json:"title"`
+	Since  time.Time         `json:"since,omitzero"` // start of the first failing run; zero: nothing fails yet
+	Probes []string          `json:"probes"`
+	Labels map[string]string `json:"labels,omitempty"` // that all its probes have
 }
 
 // Blames groups the first findings of all probes by culprit and cause; those that most probes suffer from first.
@@ -137,9 +193,10 @@ func (s *Status) Blames() []Blame {
 		b := found[key{f.Cause, f.Culprit}]
 		if b == nil {
 			about, _ := diagnose.Describe(f.Cause)
-			b = &Blame{Finding: f, Title: about.Title, Since: ev.Failing}
+			b = &Blame{Finding: f, Title: about.Title, Since: ev.Failing, Labels: maps.Clone(ev.Labels)}
 			found[key{f.Cause, f.Culprit}] = b
 		}
+		maps.DeleteFunc(b.Labels, func(name, value string) bool { return ev.Labels[name] != value })
 		b.Probes = append(b.Probes, ev.Probe)
 		if !ev.Failing.IsZero() && (b.Since.IsZero() || ev.Failing.Before(b.Since)) {
 			b.Since = ev.Failing

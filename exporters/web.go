@@ -66,14 +66,18 @@ func (w *Web) Handler() http.Handler {
 		}
 		writeJSON(rw, map[string]any{"schema_version": SchemaVersion, "alerts": list})
 	})
-	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, _ *http.Request) { w.Status.index(rw, w.Version) })
-	mux.HandleFunc("GET /probes/{name}", func(rw http.ResponseWriter, r *http.Request) { w.Status.probe(rw, r.PathValue("name"), w.Version) })
-	mux.HandleFunc("GET /runbooks/{cause}", func(rw http.ResponseWriter, r *http.Request) { w.Status.runbook(rw, r.PathValue("cause"), w.Version) })
-	mux.HandleFunc("GET /page.css", func(rw http.ResponseWriter, _ *http.Request) {
-		css, _ := pageFiles.ReadFile("page/page.css")
-		rw.Header().Set("Content-Type", "text/css; charset=utf-8")
-		rw.Write(css)
+	mux.HandleFunc("GET /api/v1/runways", func(rw http.ResponseWriter, _ *http.Request) {
+		writeJSON(rw, map[string]any{"schema_version": SchemaVersion, "runways": w.Status.Runways()})
 	})
+	mux.HandleFunc("GET /api/v1/clocks", func(rw http.ResponseWriter, _ *http.Request) {
+		writeJSON(rw, map[string]any{"schema_version": SchemaVersion, "clocks": w.Status.Clocks()})
+	})
+	mux.HandleFunc("GET /{$}", w.index)
+	mux.HandleFunc("GET /probes/{name}", w.probe)
+	mux.HandleFunc("GET /runbooks/{cause}", w.runbook)
+	for name := range assets {
+		mux.HandleFunc("GET /"+name, asset)
+	}
 	return w.guard(mux)
 }
 
@@ -96,7 +100,7 @@ func (w *Web) guard(next http.Handler) http.Handler {
 			return
 		}
 		h := rw.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("X-Frame-Options", "DENY")

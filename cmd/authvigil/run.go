@@ -107,6 +107,7 @@ func (d *service) build(c *agent.Config, env agent.Env) (err error) {
 	}
 	d.config = c
 	d.prometheus.Start(d.agent.Planned())
+	d.status.Start(d.agent.Planned())
 	d.prometheus.Reloaded(true, time.Now())
 	d.status.SetNotes(c.Warnings)
 	for _, w := range c.Warnings {
@@ -246,6 +247,7 @@ func (d *service) reloadText(dry bool) (string, error) {
 		return "", err
 	}
 	d.prometheus.Start(d.agent.Planned())
+	d.status.Start(d.agent.Planned())
 	d.status.SetNotes(c.Warnings)
 	d.log.Info("configuration reloaded", "added", len(diff.Added), "changed", len(diff.Changed), "removed", len(diff.Removed), "same", len(diff.Same))
 	return "changed: " + diff.Long(), nil
