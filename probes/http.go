@@ -32,6 +32,7 @@ type httpProbe struct {
 	Leeway         time.Duration     `koanf:"leeway" help:"clock leeway of the endpoint's validator, such as 60s; default: unknown"`
 	CheckSignature bool              `koanf:"check_signature" help:"once a day, ask with the signature of the token spoilt as well, where it is a JWT; being let in is the fault; default false"`
 	Environment    string            `koanf:"environment" help:"environment the endpoint belongs to, such as live or test"`
+	boundary       `koanf:",squash"`
 	wire.Settings  `koanf:",squash"`
 
 	url    *url.URL
@@ -75,6 +76,7 @@ func newHTTP(decode func(any) error, env Env) (Probe, error) {
 	if p.who, err = env.as(p.Identity); err != nil {
 		errs = append(errs, err)
 	}
+	errs = append(errs, p.findOthers(env)...)
 	return p, errors.Join(errs...)
 }
 
@@ -144,7 +146,11 @@ func (p *httpProbe) Run(ctx context.Context) (evidence.Report, error) {
 		return report, fault
 	}
 	p.curious.failures = 0
-	return report, p.askDamaged(ctx, a, &report)
+	p.notEnforced(a.grant, &report)
+	if err := p.askDamaged(ctx, a, &report); err != nil {
+		return report, err
+	}
+	return report, p.askOthers(ctx, &report)
 }
 
 // ask sends the request once, and once more where the protocol wants a second step. It does not send the grant that was
@@ -161,6 +167,7 @@ func (p *httpProbe) ask(ctx context.Context, purpose evidence.Purpose, refused s
 		if err != nil || (refused != "" && grant.ID == refused) {
 			return a, err
 		}
+		p.compareScopes(grant, report)
 		a.answer, err = p.client.Ask(ctx, wire.Question{
 			Request: req, Stage: evidence.StageAPI, Purpose: purpose, Scheme: grant.Scheme, Grant: grant.ID,
 			Expected: p.right, Certificate: p.who.ClientCertificate,

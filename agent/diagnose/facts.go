@@ -287,6 +287,9 @@ func (f *facts) because() (lines []string) {
 			}
 		}
 	}
+	if missing := f.missingScopes(); len(missing) > 0 {
+		add("the token lacks the scope %s, which the endpoint needs by configuration", strings.Join(missing, " "))
+	}
 	switch {
 	case f.expired:
 		add("by its claims the token ended %s ago", evidence.Span(f.expiredFor))

@@ -59,6 +59,7 @@ func TestCredentials(t *testing.T) {
 	c := newCA(t, dir)
 	c.leaf(t, "good", "localhost", time.Now().Add(-time.Hour), time.Now().Add(60*24*time.Hour), true)
 	provider := startIDP(t, c)
+	web := startNginx(t, c)
 	config := "[defaults]\ntimeout = \"10s\"\n"
 	for _, name := range []string{"machine", "throwaway", "throwaway-slow", "throwaway-never", "mistaken"} {
 		secret := "header-secret-1"
@@ -70,8 +71,19 @@ func TestCredentials(t *testing.T) {
 	var want []fault
 	add := func(kind, probe, cause, culprit string) {
 		want = append(want, fault{name: fmt.Sprintf("p%02d", len(want)), probe: probe, cause: cause, culprit: culprit})
-		config += fmt.Sprintf("[probe.p%02d]\nkind = %q\nissuer = %q\nca_file = %q\n%s\n", len(want)-1, kind, provider.issuer, c.file, probe)
+		if kind != "http" {
+			probe += fmt.Sprintf("\nissuer = %q", provider.issuer)
+		}
+		config += fmt.Sprintf("[probe.p%02d]\nkind = %q\nca_file = %q\n%s\n", len(want)-1, kind, c.file, probe)
 	}
+	config += fmt.Sprintf("[identity.reader]\nkind = \"oauth2\"\ntoken_url = \"%s/token\"\nclient_id = \"in-header\"\nclient_secret = \"plain:header-secret-1\"\nresource = [\"https://things.test\"]\nscopes = [\"things:read\"]\nca_file = %q\n", provider.issuer, c.file)
+	config += "[identity.anybody]\nkind = \"none\"\n[identity.stale]\nkind = \"bearer\"\ntoken = \"plain:stale-token-of-the-test\"\n"
+	guarded := func(path, more string) string {
+		return fmt.Sprintf("url = \"https://localhost:%d%s\"\nidentity = \"reader\"\n%s", web.port["good"], path, more)
+	}
+	add("http", guarded("/things", "must_refuse = [\"anybody\", \"stale\"]\nrequired_scopes = [\"things:read\"]"), "", "")
+	add("http", guarded("/open", "must_refuse = [\"anybody\"]"), "authorization_too_open", "endpoint:localhost")
+	add("http", guarded("/scope", "required_scopes = [\"things:read\", \"things:write\"]"), "insufficient_scope", "identity:reader")
 	add("introspect", "identity = \"machine\"\nclient_id = \"in-header\"\nmin_remaining = \"1m\"", "", "")
 	add("introspect", "identity = \"machine\"\nby = \"mistaken\"", "client_credentials_invalid", "identity:mistaken")
 	add("introspect", "identity = \"machine\"\nrequired_scopes = [\"things:read\"]", "insufficient_scope", "identity:machine")
