@@ -90,7 +90,9 @@ var identityRows = []row{
 		return f.scheme == "none" && (f.status == 401 || f.status == 403) && f.says("login required", "log in", "sign in", "login", "authenticate", "authenticated", "logged in") && !f.words.html
 	}},
 	{cause: UnknownUnauthorized, weight: 63, any: of(cDenied), when: func(f *facts) bool { return bearer(f) && f.deniesWho() }},
-	{cause: MissingCredentials, weight: 84, all: of(cMissing), any: of(cToken, cHeader, cCredential, cKey, cSession, cUser), not: of(cPermission, cScope, cExpired, cIssuer, cAudience, cAlgorithm, cCert, cClient, cTime, cSignature, cGrant, cInvalid, cRate, cRedirect, cRevoked, cInteraction, cNotFound, cCode, cIP), when: func(f *facts) bool { return certLess(f) && f.scheme != "refresh_token" && !f.insideToken() }},
+	{cause: MissingCredentials, weight: 84, all: of(cMissing), any: of(cToken, cHeader, cCredential, cKey, cSession, cUser), not: of(cPermission, cScope, cExpired, cIssuer, cAudience, cAlgorithm, cCert, cClient, cTime, cSignature, cGrant, cInvalid, cRate, cRedirect, cRevoked, cInteraction, cNotFound, cCode, cIP), when: func(f *facts) bool {
+		return certLess(f) && f.scheme != "refresh_token" && !f.insideToken() && !f.saysInvalid()
+	}},
 	{cause: MissingCredentials, weight: 66, all: of(cMissing), any: of(cToken, cHeader, cCredential, cKey), not: of(cPermission, cScope, cExpired, cIssuer, cAudience, cCert, cInteraction), when: func(f *facts) bool { return certLess(f) && unsent(f) }},
 	{cause: MissingCredentials, weight: 84, any: of(cAnonymous), when: func(f *facts) bool {
 		return certLess(f) && f.scheme != "basic" && (unsent(f) || f.says("anonymous", "without authentication", "callers")) && !f.words.html
@@ -105,6 +107,7 @@ var identityRows = []row{
 	{cause: WrongAuthScheme, weight: 72, when: func(f *facts) bool {
 		return f.status == 401 && f.offered != "" && f.offered != "several" && !sameScheme(f.scheme, f.offered) && !unsent(f) && !f.signed && f.bare
 	}},
+	{cause: WrongAuthScheme, weight: 82, all: of(cBasic, cMissing), when: func(f *facts) bool { return f.scheme != "basic" && !unsent(f) && f.status == 401 }},
 	{cause: WrongAuthScheme, weight: 86, when: func(f *facts) bool { // it offers one scheme, which another than what was sent can never satisfy
 		return f.status == 401 && (f.offered == "digest" || f.offered == "negotiate" || f.offered == "ntlm" || f.offered == "basic") && (f.scheme == "basic" || f.scheme == "bearer" || f.scheme == "digest") && !sameScheme(f.scheme, f.offered)
 	}},
@@ -136,21 +139,22 @@ var identityRows = []row{
 		return (f.scheme == "basic" || f.scheme == "digest") && f.status == 401
 	}},
 	{cause: BasicCredentialsInvalid, weight: 64, any: of(cInvalid), not: of(cKey), when: func(f *facts) bool {
-		return (f.scheme == "basic" || f.scheme == "digest") && (f.status == 401 || issuer(f) && f.status == 400) && f.all.any(of(cUser, cCredential, cLogin, cPassword))
+		return (f.scheme == "basic" || f.scheme == "digest") && (f.status == 401 || issuer(f) && (f.status == 400 || f.words.failed)) && f.all.any(of(cUser, cCredential, cLogin, cPassword))
 	}},
 
 	{cause: ClientCredentialsInvalid, weight: 83, all: of(cSecret), any: of(cInvalid, cMismatch, cMissing), not: of(cExpired)},
 	{cause: ClientCredentialsInvalid, weight: 82, all: of(cClient), any: of(cInvalid, cNotFound, cMismatch), not: of(cGrant, cRedirect, cScope, cPermission, cResource, cUnsupported, cExpired, cTooMany), when: func(f *facts) bool { return issuer(f) && noTLS(f) }},
 	{cause: ClientCredentialsInvalid, weight: 80, all: of(cCredential), any: of(cInvalid), when: func(f *facts) bool { return f.scheme == "client_credentials" || f.atIssuer && f.scheme == "mtls" }},
 	{cause: ClientCredentialsInvalid, weight: 74, all: of(cClient), any: of(cInvalid, cNotFound, cMismatch), not: of(cPermission, cResource, cCert), when: func(f *facts) bool { return !f.signed && noTLS(f) && f.scheme != "mtls" }},
-	{cause: ClientCredentialsInvalid, weight: 55, when: func(f *facts) bool { return f.scheme == "client_credentials" && issuer(f) && f.status == 401 }},
+	{cause: ClientCredentialsInvalid, weight: 55, when: func(f *facts) bool { return f.scheme == "client_credentials" && f.status == 401 }},
 	{cause: ClientCredentialsInvalid, weight: 62, all: of(cPermission, cNotFound), when: issuer},
 	{cause: ClientCredentialsInvalid, weight: 88, all: of(cNonce), any: of(cUsed), when: issuer},
 	{cause: ClientSecretExpired, weight: 91, all: of(cSecret, cExpired), when: noTLS},
 
 	{cause: ClientDisabled, weight: 85, all: of(cDisabled), any: of(cUser, cClient, cSubscription, cKey, cCredential), not: of(cGrant, cResource, cIP), when: noTLS},
 	{cause: ClientDisabled, weight: 74, all: of(cDisabled), not: of(cGrant, cToken, cScope, cIP, cUsed), when: func(f *facts) bool { return noTLS(f) && f.refused() }},
-	{cause: ClientDisabled, weight: 80, all: of(cSubscription), any: of(cExpired, cMissing, cInvalid, cDenied), not: of(cKey), when: noTLS},
+	{cause: ClientDisabled, weight: 80, all: of(cSubscription), any: of(cExpired, cMissing, cInvalid, cDenied), when: func(f *facts) bool { return noTLS(f) && (!f.all.any(of(cKey)) || f.all.any(of(cExpired))) }},
+	{cause: ClientDisabled, weight: 60, when: func(f *facts) bool { return f.status == 402 }},
 	{cause: ClientDisabled, weight: 88, all: of(cUser), words: []string{"blocked", "banned", "barred"}, not: of(cIP, cRequest, cTooMany, cLocked), when: noTLS},
 	{cause: ClientDisabled, weight: 88, all: of(cClient, cRevoked), not: of(cRefresh, cCode, cExpired, cUser, cPermission), when: noTLS},
 	{cause: ClientDisabled, weight: 86, when: func(f *facts) bool {
@@ -170,7 +174,7 @@ var identityRows = []row{
 		return issuer(f) && f.says("not approved this", "hasn t approved", "not approved", "has not been approved", "not authorized to use this")
 	}},
 	{cause: InvalidGrantExpired, weight: 87, all: of(cRefresh), any: of(cExpired, cInvalid, cRevoked, cUsed, cNotFound, cDisabled), not: of(cRevoked), when: func(f *facts) bool { return noTLS(f) && (issuer(f) || f.scheme == "refresh_token") }},
-	{cause: InvalidGrantExpired, weight: 88, all: of(cCode), any: of(cExpired, cInvalid, cUsed, cNotFound), not: of(cRedirect, cClient), when: func(f *facts) bool { return noTLS(f) && issuer(f) }},
+	{cause: InvalidGrantExpired, weight: 88, all: of(cCode), any: of(cExpired, cInvalid, cUsed, cNotFound, cMismatch), not: of(cRedirect, cClient), when: func(f *facts) bool { return noTLS(f) && issuer(f) }},
 	{cause: InvalidGrantExpired, weight: 80, any: of(cExpired, cInvalid, cUsed, cDisabled, cNotFound), not: of(cClient, cSecret, cRedirect, cScope, cUser), when: func(f *facts) bool { // at a token endpoint the code is the authorization code
 		return issuer(f) && f.scheme != "basic" && f.says("code", "auth code", "code parameter") && !f.says("status code", "error code", "country code")
 	}},
@@ -204,7 +208,16 @@ var identityRows = []row{
 	{cause: RedirectURIMismatch, weight: 92, all: of(cRedirect), any: negative | of(cUnsupported), when: noTLS},
 
 	{cause: WrongEnvironment, weight: 85, all: of(cRegion), any: of(cInvalid, cMismatch, cUnsupported, cMissing, cDenied), not: of(cKey, cGateway, cSession), when: func(f *facts) bool { return noTLS(f) && !f.words.html }},
+	{cause: WrongEnvironment, weight: 84, all: of(cRegion), any: of(cInvalid, cUnavailable, cUnsupported, cDenied), words: []string{"environment", "environments", "sandbox", "test mode", "live mode", "testmode", "livemode"}, not: of(cGateway, cSession), when: func(f *facts) bool { return noTLS(f) && !f.words.html }},
 	{cause: WrongEnvironment, weight: 86, all: of(cRegion, cMismatch), not: of(cGateway, cSession), when: func(f *facts) bool { return noTLS(f) && !f.words.html }},
+	{cause: WrongEnvironment, weight: 86, when: func(f *facts) bool { // one clause names both sides
+		for _, cl := range f.words.clauses {
+			if holdsOne(cl.text, []string{"test", "sandbox", "staging", "development"}) && holdsOne(cl.text, []string{"live", "production", "prod"}) {
+				return f.status/100 == 4 || f.words.failed
+			}
+		}
+		return false
+	}},
 	{cause: WrongEnvironment, weight: 78, all: of(cRegion, cKey), any: of(cInvalid, cMismatch), when: func(f *facts) bool {
 		return f.says("test mode", "live mode", "test key", "live key", "sandbox", "production")
 	}},
@@ -212,6 +225,16 @@ var identityRows = []row{
 		return f.says("sender id mismatch", "wrong region", "different region", "region mismatch", "other region", "wrong data center", "wrong datacenter", "different environment", "wrong environment", "another tenant", "different tenant", "tenant not found")
 	}},
 	{cause: WrongEnvironment, weight: 85, when: func(f *facts) bool { return f.refused() && f.noted("wrong_environment") }},
+}
+
+// saysInvalid says whether a sentence calls the credential wrong, so that another which says what must be sent is advice.
+func (f *facts) saysInvalid() bool {
+	for _, cl := range f.words.clauses {
+		if cl.set.has(of(cInvalid)) && cl.set.any(of(cKey, cToken, cCredential, cPassword, cSecret)) && !cl.set.any(of(cMissing)) && !cl.code {
+			return true
+		}
+	}
+	return false
 }
 
 // deniesWho says whether a 401 speaks of who asks and names no right that is missed: "not authorized" then says no more than the status.

@@ -12,7 +12,8 @@ import (
 var signedRows = []row{
 	{cause: RequestTimestampSkew, weight: 90, all: of(cTime), any: negative | of(cExpired, cNotYet, cTooMany), when: func(f *facts) bool { return f.signed && f.status != 404 }},
 	{cause: RequestSignatureInvalid, weight: 64, any: of(cSignature), when: func(f *facts) bool { return f.signed && (f.status == 403 || f.status == 401) }},
-	{cause: RequestTimestampSkew, weight: 89, any: of(cExpired, cNotYet), when: func(f *facts) bool { return f.signed && !f.all.any(of(cToken)) }},
+	{cause: RequestTimestampSkew, weight: 89, any: of(cExpired, cNotYet), not: of(cKey), when: func(f *facts) bool { return f.signed && !f.all.any(of(cToken)) }},
+	{cause: TokenExpired, weight: 90, all: of(cKey, cExpired), not: of(cTime, cRequest), when: func(f *facts) bool { return f.signed }},
 	{cause: TokenExpired, weight: 90, all: of(cToken, cExpired), when: func(f *facts) bool { return f.signed }},
 	{cause: RequestTimestampSkew, weight: 93, when: func(f *facts) bool {
 		return f.signed && f.skewKnown && f.skew.Abs() > 4*time.Minute && f.refused()

@@ -45,7 +45,7 @@ var tokenRows = []row{
 	}},
 	{cause: TokenExpired, weight: 72, all: of(cSession), any: of(cExpired, cInvalid), not: of(cMissing), when: func(f *facts) bool { return api(f) && sure(f) }},
 	{cause: TokenExpired, weight: 88, all: of(cExpired, cSignature), not: of(cRefresh, cCode, cSecret, cCert), when: func(f *facts) bool { return !f.signed && certLess(f) && api(f) && !f.skewed() }}, // "Signature has expired": PyJWT, ruby-jwt
-	{cause: TokenExpired, weight: 85, any: of(cInvalid, cExpired), words: []string{"exp claim", "claim exp", "exp check", "exp claim timestamp"}, not: of(cMissing, cMalformed), when: func(f *facts) bool { return !f.skewed() && f.token == nil || f.expired }},
+	{cause: TokenExpired, weight: 85, any: of(cInvalid, cExpired), words: []string{"exp claim", "claim exp", "exp check", "exp claim timestamp"}, not: of(cMissing, cMalformed, cLifetime), when: func(f *facts) bool { return !f.skewed() && f.token == nil || f.expired }},
 	{cause: TokenMalformed, weight: 87, all: of(cMissing), when: func(f *facts) bool { return bearer(f) && api(f) && f.insideToken() }},
 	{cause: TokenMalformed, weight: 82, all: of(cMalformed), when: func(f *facts) bool { return bearer(f) && api(f) && f.says("claim", "claims", "payload") }},
 	{cause: TokenSignatureInvalid, weight: 80, all: of(cSignature), any: of(cMissing, cInvalid, cNotFound), when: func(f *facts) bool { return issuer(f) && f.scheme == "jwt_bearer" }},
@@ -55,7 +55,7 @@ var tokenRows = []row{
 	{cause: TokenNotYetValid, weight: 78, when: func(f *facts) bool { return f.early > 5*time.Minute && f.refused() && !f.skewed() }},
 	{cause: TokenAudienceMismatch, weight: 88, all: of(cAudience), any: negative | of(cTooMany, cExpired), not: of(cCert), when: noTLS},
 	{cause: TokenAudienceMismatch, weight: 80, all: of(cToken), any: of(cMismatch), not: of(cUser, cRefresh, cCode, cSignature, cIssuer, cTime, cRegion, cScheme), when: func(f *facts) bool {
-		return f.says("not for this", "intended for", "not issued for", "not intended", "for another", "not for")
+		return f.says("not for this", "intended for", "not issued for", "not meant", "meant for", "not made for", "issued for", "not intended", "for another", "not for")
 	}},
 	{cause: TokenAudienceMismatch, weight: 86, when: func(f *facts) bool { return f.says("invalid target", "intended for", "not intended for") }},
 	{cause: TokenAudienceMismatch, weight: 75, all: of(cResource, cNotFound), when: func(f *facts) bool { return issuer(f) && f.scheme == "client_credentials" && f.status != 404 }},
@@ -63,7 +63,7 @@ var tokenRows = []row{
 	{cause: TokenIssuerMismatch, weight: 86, all: of(cIssuer, cNotFound), not: of(cCert), when: noTLS},
 	{cause: TokenIssuerMismatch, weight: 82, all: of(cIssuer), any: of(cUntrusted), when: noTLS},
 	{cause: TokenAlgorithmUnsupported, weight: 86, all: of(cAlgorithm), any: of(cInvalid, cUnsupported, cMismatch, cDenied), not: of(cKid, cCert, cMalformed), when: noTLS},
-	{cause: TokenSignatureInvalid, weight: 86, all: of(cSignature), any: of(cInvalid, cMismatch, cNotFound, cUntrusted), not: of(cAlgorithm, cCert), when: func(f *facts) bool {
+	{cause: TokenSignatureInvalid, weight: 86, all: of(cSignature), any: of(cInvalid, cMismatch, cNotFound, cUntrusted), not: of(cAlgorithm, cCert, cClient), when: func(f *facts) bool {
 		return !f.signed && noTLS(f) && (bearer(f) || f.scheme == "" || f.all.any(of(cToken))) && !f.says("in the form of")
 	}},
 	{cause: TokenSignatureInvalid, weight: 87, all: of(cKid), any: of(cInvalid, cNotFound, cMismatch, cMissing, cUnsupported), not: of(cProvider, cUnavailable), when: func(f *facts) bool {
@@ -77,16 +77,22 @@ var tokenRows = []row{
 		return noTLS(f) && bearer(f) && (f.refused() || f.status == 400 || f.status == 422)
 	}},
 	{cause: TokenMalformed, weight: 83, all: of(cMissing), any: of(cIssuer, cExpired, cNotYet, cAlgorithm, cKid), not: of(cProvider, cCert, cHeader, cNotFound), when: func(f *facts) bool { return bearer(f) && noTLS(f) }},
-	{cause: TokenMalformed, weight: 85, all: of(cLifetime), not: of(cRefresh, cTime, cExpired), when: func(f *facts) bool { return !f.all.any(of(cExpired)) && bearer(f) && noTLS(f) && api(f) }},
+	{cause: TokenExpired, weight: 84, all: of(cLifetime, cTooMany), not: of(cRefresh, cCode), when: func(f *facts) bool { return bearer(f) && noTLS(f) && api(f) && !f.skewed() }},
+	{cause: TokenNotYetValid, weight: 86, any: of(cNotYet, cExpired, cInvalid), words: []string{"nbf"}, not: of(cMissing, cMalformed), when: func(f *facts) bool { return bearer(f) && !f.skewed() }},
+	{cause: TokenMalformed, weight: 85, all: of(cLifetime), not: of(cRefresh, cTime, cExpired, cTooMany, cMismatch), when: func(f *facts) bool { return !f.all.any(of(cExpired)) && bearer(f) && noTLS(f) && api(f) }},
 	{cause: TokenMalformed, weight: 88, when: func(f *facts) bool {
 		return f.says("token has no expiration", "no expiration", "claim is missing", "missing claim", "missing required claim", "claims are missing", "lacks claim", "required claim")
 	}},
-	{cause: TokenMalformed, weight: 84, when: func(f *facts) bool { return bearer(f) && f.claimMissing() }},
+	{cause: TokenMalformed, weight: 86, when: func(f *facts) bool { return bearer(f) && f.claimMissing() }},
 	{cause: TokenMalformed, weight: 60, all: of(cHeader, cInvalid), not: of(cExpired), when: func(f *facts) bool { return bearer(f) && api(f) && f.status != 200 }},
 	{cause: TokenRevoked, weight: 76, all: of(cUser, cNotFound), not: of(cPermission, cResource), when: func(f *facts) bool { return bearer(f) && api(f) && noTLS(f) && (f.status == 401 || f.status == 403) }},
 	{cause: TokenRevoked, weight: 87, all: of(cRevoked), not: of(cClient, cCert, cSubscription), when: func(f *facts) bool { return noTLS(f) && sure(f) }},
 	{cause: TokenRevoked, weight: 85, when: func(f *facts) bool { return f.hasCode("token revoked", "revoked token", "session revoked") }},
 	{cause: TokenMalformed, weight: 66, when: func(f *facts) bool { return f.token != nil && len(f.token.Problems) > 0 && f.refused() && api(f) }},
+	{cause: UnknownUnauthorized, weight: 71, prose: true, all: of(cToken, cInvalid), not: of(cExpired, cRevoked, cMalformed, cAudience, cIssuer, cSignature, cKey, cScope, cMissing), when: func(f *facts) bool { // it says that the token is bad, and no more
+		return (bearer(f) || f.scheme == "session") && api(f) && noTLS(f) && (f.status == 401 || f.status >= 500) && !f.all.any(of(cExpired, cRevoked, cMalformed, cAudience, cIssuer, cSignature, cKid))
+	}},
+	{cause: TokenExpired, weight: 82, any: negative | of(cNotYet), words: []string{"exp"}, not: of(cMissing, cMalformed), when: func(f *facts) bool { return bearer(f) && api(f) && !f.skewed() }},
 	{cause: UnknownUnauthorized, weight: 63, all: of(cToken, cInvalid), not: of(cExpired, cRevoked, cMalformed, cAudience, cIssuer, cSignature, cKey), when: func(f *facts) bool { return bearer(f) && api(f) && noTLS(f) }},
 	{cause: TokenRevoked, weight: 74, when: func(f *facts) bool { return f.words.fields["active"] == "false" && !f.expired }},
 	{cause: TokenExpired, weight: 84, when: func(f *facts) bool { return f.words.fields["active"] == "false" && f.expired && !f.skewed() }},

@@ -34,7 +34,7 @@ var documentedCodes = map[string]Cause{
 	"account state invalid": ClientDisabled, "consumer suspended": ClientDisabled, "consumer invalid": WrongEnvironment, "service disabled": PermissionDenied, "rate limit exceeded": RateLimited,
 	"resource quota exceeded": RateLimited, "credentials missing": MissingCredentials, "api key service blocked": PermissionDenied, "api key http referrer blocked": BlockedByGateway, "api key ip address blocked": BlockedByGateway,
 	"user project denied": PermissionDenied, "iam permission denied": PermissionDenied, "security policy violated": BlockedByGateway, "location policy violated": BlockedByGateway, "invalid rapt": InteractionRequired, "rapt required": InteractionRequired,
-	"user rate limit exceeded": RateLimited, "daily limit exceeded": RateLimited, "quota exceeded": RateLimited, "access not configured": ClientDisabled, "key invalid": APIKeyInvalid, "key expired": TokenExpired, "insufficient permissions": InsufficientScope, "org internal": PermissionDenied,
+	"user rate limit exceeded": RateLimited, "daily limit exceeded": RateLimited, "quota exceeded": RateLimited, "access not configured": ClientDisabled, "key invalid": APIKeyInvalid, "key expired": TokenExpired, "org internal": PermissionDenied,
 	// Salesforce: REST API status codes and error responses
 	"invalid session id": TokenExpired, "invalid login": BasicCredentialsInvalid, "api disabled for org": ClientDisabled, "api currently disabled": ClientDisabled, "inactive user": ClientDisabled, "inactive org": ClientDisabled,
 	// Slack: api.slack.com/methods, errors

@@ -174,7 +174,7 @@ func (f *facts) refused() bool {
 // clauseWith finds a clause that speaks of what the row asks for; one that says what happened rather than one that gives advice.
 func (f *facts) clauseWith(r *row) (found clause, ok bool) {
 	for _, cl := range f.words.clauses {
-		if !cl.set.has(r.all) || (r.any != 0 && !cl.set.any(r.any)) || cl.set.any(r.not) || !holdsOne(cl.text, r.words) {
+		if !cl.set.has(r.all) || (r.any != 0 && !cl.set.any(r.any)) || cl.set.any(r.not) || (r.prose && cl.code) || !holdsOne(cl.text, r.words) {
 			continue
 		}
 		if !cl.hint {

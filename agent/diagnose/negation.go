@@ -19,8 +19,8 @@ var denied = func() map[string]set {
 		cDisabled:    "enabled active activated",
 		cMissing:     "provided supplied present sent specified given set included include includes contain contains received attached passed detected supply provide specify signed logged authenticated",
 		cUnsupported: "supported accepted compatible supports accept",
-		cMismatch:    "match matched matching matches equal equals correspond same belong",
-		cMalformed:   "parse parsed decode decoded decrypt decrypted formed formatted deserialize decodable parseable",
+		cMismatch:    "match matched matching matches equal equals correspond same belong issued meant intended made",
+		cMalformed:   "parse parsed decode decoded decrypt decrypted formed formatted deserialize decodable parseable read readable",
 		cUntrusted:   "trusted trust",
 		cUnavailable: "available reachable reach retrieve retrieved fetch fetched load loaded contact contacted",
 	} {
@@ -70,7 +70,7 @@ func denialsIn(text string) (s set) {
 }
 
 // hints are the beginnings of sentences that give advice, which speak of remedies and not of what is wrong.
-var hints = []string{"if you ", "if this ", "if the ", "otherwise ", "see ", "read more", "read the", "visit ", "for more ", "to learn ", "refer to", "contact ", "try ", "you can ", "learn more", "get your ", "to fix ", "to resolve ", "for help", "more information", "you may ", "consider "}
+var hints = []string{"if you ", "if this ", "if the ", "otherwise ", "see ", "read more", "read the", "visit ", "for more ", "to learn ", "refer to", "contact ", "try ", "you can ", "learn more", "get your ", "to fix ", "to resolve ", "for help", "more information", "you may ", "consider ", "make sure", "please make sure", "please check", "please verify", "please ensure", "check your", "check the", "verify that", "ensure ", "you must be granted", "please contact", "please see", "please refer", "please modify", "please try"}
 
 func isHint(text string) bool {
 	for _, h := range hints {

@@ -12,6 +12,7 @@ type row struct {
 	weight int // 90 and more: nothing else says this; 70: the usual meaning; 50: a guess from the kind of request; 30: the last resort
 
 	words         []string // in normal form, of which the clause holds one; nil: whatever it holds
+	prose         bool     // a clause that is an error code does not count
 	all, any, not set      // concepts that one clause has, of which it has one, of which it has none
 	when          func(*facts) bool
 }

@@ -1,0 +1,65 @@
+package diagnose
+
+import (
+	"bufio"
+	"errors"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/authvigil/authvigil/probes/evidence"
+)
+
+// TestPhrases asks for the sense of the ways in which servers put it, as a sentence, in JSON, and in a challenge or an OAuth error.
+func TestPhrases(t *testing.T) {
+	file, err := os.Open("testdata/phrases.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	var want []Cause
+	var status int
+	var scheme string
+	stage := evidence.StageAPI
+	n, wrong := 0, 0
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		line := strings.TrimSpace(lines.Text())
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		if head, ok := strings.CutPrefix(line, "= "); ok {
+			words := strings.Fields(head)
+			want = nil
+			for c := range strings.SplitSeq(words[0], ",") {
+				want = append(want, Cause(c))
+			}
+			status, err = strconv.Atoi(words[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			scheme, stage = words[2], evidence.StageAPI
+			if len(words) > 3 {
+				stage = evidence.StageToken
+			}
+			continue
+		}
+		for _, body := range []string{line, `{"error":{"message":` + strconv.Quote(line) + `}}`, `{"success":false,"error_description":` + strconv.Quote(line) + `}`} {
+			x := evidence.Exchange{Stage: stage, Scheme: scheme, Status: status, Body: body}
+			f := Explain(Case{Now: noon, Sighting: Sighting{Scheme: scheme, Report: evidence.Report{Exchanges: []evidence.Exchange{x}}, Fault: &evidence.Fault{Stage: stage, Symptom: evidence.SymptomUnknown, Err: errors.New("x")}}})[0]
+			n++
+			if !slices.Contains(want, f.Cause) {
+				wrong++
+				t.Logf("%s: want %s, got %s (%s)", body, want, f.Cause, f.Sure)
+				if f.Sure == Certain {
+					t.Errorf("%s: wrong and certain: %s", body, f.Cause)
+				}
+			}
+		}
+	}
+	t.Logf("%d of %d", n-wrong, n)
+	if wrong*100 > n*3 {
+		t.Errorf("%d of %d phrases are misunderstood", wrong, n)
+	}
+}
