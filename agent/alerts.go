@@ -30,6 +30,8 @@ func alertName(f diagnose.Finding) (name string, severity alert.Severity) {
 		return "AuthvigilExpiring", alert.Warning
 	case diagnose.NTPUnavailable, diagnose.NTPFalseticker, diagnose.ClockUnsynchronised:
 		return "AuthvigilClockUnknown", alert.Warning
+	case diagnose.IssuerMetadataChanged, diagnose.AlgorithmChanged, diagnose.JWKSKeyUnusable, diagnose.JWKSCacheUnsuitable:
+		return "AuthvigilIssuerWarning", alert.Warning
 	case diagnose.ClockSkew, diagnose.RequestTimestampSkew:
 		return "AuthvigilClockWrong", alert.Critical
 	case diagnose.LogUnreadable:

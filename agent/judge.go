@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"time"
@@ -188,7 +189,7 @@ func remember(list []evidence.Change, more ...evidence.Change) []evidence.Change
 func (c *court) caseOf(r *record, o *Observation) diagnose.Case {
 	s := diagnose.Sighting{
 		Probe: o.Probe, Kind: o.Kind, Endpoint: o.About.Endpoint, Origin: o.About.Origin, Identity: o.About.Identity,
-		Scheme: o.Scheme, Issuer: o.Issuer, Report: o.Report, Fault: o.Fault,
+		Scheme: o.Scheme, Issuer: cmp.Or(o.About.Issuer, o.Issuer), Report: o.Report, Fault: o.Fault,
 		RequiredScopes: o.About.RequiredScopes, Audience: o.About.Audience, Leeway: o.About.Leeway, Expected: o.About.Expected, Environment: o.About.Environment,
 		LastOK: r.lastOK, Failing: r.failing, InARow: r.inARow, Changes: r.changes,
 	}
@@ -197,7 +198,7 @@ func (c *court) caseOf(r *record, o *Observation) diagnose.Case {
 	}
 	w := diagnose.World{Clock: c.clock, Everywhere: c.everybody.without(r, o)}
 	for _, p := range c.peers {
-		if p.Name == o.About.Origin || (p.Name == o.Issuer && p.Name != "") {
+		if p.Name == o.About.Origin || (p.Name == s.Issuer && p.Name != "") {
 			w.Peers = append(w.Peers, p)
 		}
 	}

@@ -315,6 +315,7 @@ func TestKinds_conformance(t *testing.T) {
 		"authorize":   {"URL": "https://auth.example.test/authorize", "ClientID": "x", "RedirectURI": "https://app.example.test/back"},
 		"introspect":  {"URL": "https://auth.example.test/introspect", "Identity": "x", "By": "y"},
 		"certificate": {"Address": "api.example.test:443"},
+		"issuer":      {"Issuer": "https://auth.example.test"},
 		"ntp":         {"Servers": []string{"ntp.example.test"}},
 		"prometheus":  {"URL": "https://prometheus.example.test", "Requests": "x", "Refused": "y"},
 		"accesslog":   {"Path": "/nonexistent/access.log"},

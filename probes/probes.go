@@ -30,6 +30,7 @@ type About struct {
 	Endpoint string // as a label: host and path, address, file; no query, no secret
 	Origin   string // scheme://host:port, where there is one
 	Identity string // name, or empty
+	Issuer   string // that the question is about, where it is one; the identity may have another
 	Expected string // what the endpoint should answer, in words
 
 	RequiredScopes []string
@@ -56,6 +57,7 @@ var kinds = map[string]func(decode func(any) error, env Env) (Probe, error){
 	"certificate": newCertificate,
 	"http":        newHTTP,
 	"introspect":  newIntrospect,
+	"issuer":      newIssuer,
 	"ntp":         newNTP,
 	"prometheus":  newPrometheus,
 	"token":       newToken,

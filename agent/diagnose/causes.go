@@ -83,6 +83,15 @@ const (
 	JWKSKeyMissing            Cause = "jwks_key_missing"
 	JWKSUnusable              Cause = "jwks_unusable"
 	IssuerDrift               Cause = "issuer_drift"
+	IssuerMetadataChanged     Cause = "issuer_metadata_changed"
+	DiscoveryUnusable         Cause = "discovery_unusable"
+	AlgorithmChanged          Cause = "algorithm_changed"
+	JWKSPrivateKey            Cause = "jwks_private_key_published"
+	JWKSKeyRemovedEarly       Cause = "jwks_key_removed_early"
+	JWKSKeyReused             Cause = "jwks_key_reused"
+	JWKSKeyWeak               Cause = "jwks_key_weak"
+	JWKSKeyUnusable           Cause = "jwks_key_unusable"
+	JWKSCacheUnsuitable       Cause = "jwks_cache_unsuitable"
 	AuthorizationTooOpen      Cause = "authorization_too_open"
 	PKCENotEnforced           Cause = "pkce_not_enforced"
 	RevokedTokenAccepted      Cause = "revoked_token_accepted"
@@ -168,6 +177,15 @@ var causes = map[Cause]About{
 	JWKSKeyMissing:            {"the key that signed the token is not published", "publish the key at jwks_uri before signing with it", blameKeySet},
 	JWKSUnusable:              {"the published key set cannot be used", "publish a key set (RFC 7517) of well-formed keys", blameKeySet},
 	IssuerDrift:               {"the issuer's metadata is not what it was or should be", "compare the metadata with what clients are configured for", blameIssuer},
+	IssuerMetadataChanged:     {"the issuer's metadata are not what they were", "find out whether the change was meant, and change the clients that hold the old value", blameIssuer},
+	DiscoveryUnusable:         {"the issuer's metadata cannot be used", "serve the metadata as JSON at the well-known address, without a redirect or a login in front", blameIssuer},
+	AlgorithmChanged:          {"tokens are signed with another algorithm than before", "allow the new algorithm at every verifier, or go back to the old one until that is done", blameIssuer},
+	JWKSPrivateKey:            {"a private key is published in the key set", "withdraw the key at once, sign with a new one, and treat every token as forged that the old one signed", blameKeySet},
+	JWKSKeyRemovedEarly:       {"a key was withdrawn before its tokens ended", "publish the key again until its last token has ended", blameKeySet},
+	JWKSKeyReused:             {"a key id names two different keys", "give every key a kid of its own; never use one again", blameKeySet},
+	JWKSKeyWeak:               {"a published key is too weak", "sign with RSA of at least 2048 bits or an elliptic curve, and withdraw the weak key", blameKeySet},
+	JWKSKeyUnusable:           {"a published key cannot be used by verifiers", "correct or withdraw the key; some verifiers refuse the whole set for it", blameKeySet},
+	JWKSCacheUnsuitable:       {"caches keep the key set longer than its keys allow", "shorten max-age of the key set, publish keys longer before they sign, and empty the cache on the way", blameKeySet},
 	AuthorizationTooOpen:      {"access that should be refused is granted", "close the endpoint to this identity, and find out since when it is open", blameEndpoint},
 	PKCENotEnforced:           {"the issuer does not insist on PKCE", "demand a code challenge with method S256 from this client (RFC 7636)", blameIssuer},
 	RevokedTokenAccepted:      {"a revoked token is still accepted", "let the API ask the issuer about tokens, or keep their life as short as the harm that a stolen one may do", blameEndpoint},

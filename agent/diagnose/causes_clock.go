@@ -90,10 +90,10 @@ var worldRows = []row{
 		return f.fault != nil && f.fault.Code == "malformed" && f.fault.Symptom == evidence.SymptomBadAnswer
 	}},
 	{cause: IssuerDrift, weight: 86, when: func(f *facts) bool {
-		return f.fault != nil && f.fault.Symptom == evidence.SymptomIssuer && (f.fault.Code == "issuer_mismatch" || f.fault.Code == "no_token_endpoint" || f.fault.Code == "insecure_endpoint")
+		return f.fault != nil && !f.ofIssuer() && f.fault.Symptom == evidence.SymptomIssuer && (f.fault.Code == "issuer_mismatch" || f.fault.Code == "no_token_endpoint" || f.fault.Code == "insecure_endpoint")
 	}},
 	{cause: IDPUnavailable, weight: 84, when: func(f *facts) bool {
-		return f.fault != nil && f.fault.Symptom == evidence.SymptomIssuer && f.fault.Code != "issuer_mismatch" && f.fault.Code != "no_token_endpoint" && f.fault.Code != "insecure_endpoint"
+		return f.fault != nil && !f.ofIssuer() && f.fault.Symptom == evidence.SymptomIssuer && f.fault.Code != "issuer_mismatch" && f.fault.Code != "no_token_endpoint" && f.fault.Code != "insecure_endpoint"
 	}},
 	{cause: IDPUnavailable, weight: 84, when: func(f *facts) bool {
 		return f.fault != nil && f.fault.Stage == evidence.StageToken && (f.fault.Symptom == evidence.SymptomBadAnswer || f.fault.Symptom == evidence.SymptomRedirected || f.fault.Symptom == evidence.SymptomTooLarge)

@@ -116,7 +116,7 @@ func (f *facts) sureness(list []candidate) Sureness {
 func attention(c *Case) []Finding {
 	f := &facts{c: c}
 	var findings []Finding
-	for _, family := range [][]row{tlsRows, worldRows, credentialRows} {
+	for _, family := range [][]row{tlsRows, issuerRows, worldRows, credentialRows} {
 		for i := range family {
 			r := &family[i]
 			if r.all|r.any != 0 || slices.ContainsFunc(findings, func(have Finding) bool { return have.Cause == r.cause }) {
@@ -138,6 +138,7 @@ func (f *facts) warnings() (lines []string) {
 			}
 		}
 	}
+	lines = append(lines, f.problems()...)
 	for _, n := range f.c.Sighting.Report.Notes {
 		lines = append(lines, n.Detail)
 	}
@@ -153,6 +154,10 @@ func (f *facts) culprit(c Cause) string {
 	s, w := &f.c.Sighting, &f.c.World
 	kind := causes[c].blame
 	switch {
+	case kind == blameIdentity && f.ofIssuer() && f.fault != nil && f.fault.Symptom == evidence.SymptomIssuer: // what it signed itself
+		kind = blameIssuer
+	case f.ofIssuer() && ofServer(c) && s.Report.Chain != nil && s.Report.Chain.Address != "": // another server that its metadata name
+		return "endpoint:" + s.Report.Chain.Address
 	case (kind == blameIdentity) && f.issuerSuffers():
 		kind = blameIssuer
 	case kind == blameIdentity && w.SameOrigin.Identities >= several && w.SameOrigin.OK == 0 && refusedAll(w.SameOrigin):

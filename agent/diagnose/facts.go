@@ -240,6 +240,9 @@ func (f *facts) because() (lines []string) {
 	add := func(format string, args ...any) {
 		lines = append(lines, evidence.Clean(evidence.Mask(fmt.Sprintf(format, args...)), 300))
 	}
+	if f.ofIssuer() && f.fault != nil && f.fault.Err != nil && f.transport == "" && f.status != 0 {
+		add("%s", f.fault.Err)
+	}
 	if f.x != nil {
 		switch {
 		case f.status != 0 && f.x.URL != "":
@@ -251,7 +254,10 @@ func (f *facts) because() (lines []string) {
 			add("WWW-Authenticate: %s", v)
 		}
 	}
-	if f.transport != "" {
+	switch {
+	case f.transport != "" && f.ofIssuer() && f.fault.Symptom == evidence.SymptomIssuer: // says what was asked for, too
+		add("error: %s", f.fault.Err)
+	case f.transport != "":
 		add("error: %s", f.transportError())
 	}
 	if f.x != nil && f.x.Body != "" && f.status != 0 && !f.words.html && !f.words.binary {
@@ -290,6 +296,7 @@ func (f *facts) because() (lines []string) {
 	if missing := f.missingScopes(); len(missing) > 0 {
 		add("the token lacks the scope %s, which the endpoint needs by configuration", strings.Join(missing, " "))
 	}
+	lines = append(lines, f.problems()...)
 	switch {
 	case f.expired:
 		add("by its claims the token ended %s ago", evidence.Span(f.expiredFor))

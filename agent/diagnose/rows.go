@@ -28,7 +28,7 @@ func (r *row) matches(f *facts) (cl clause, ok bool) {
 }
 
 // families are the rows by family; their order does not matter for the verdict.
-var families = [][]row{protocolRows, tokenRows, identityRows, signedRows, tlsRows, networkRows, serverRows, clockRows, worldRows, comparisonRows, credentialRows}
+var families = [][]row{protocolRows, tokenRows, identityRows, signedRows, tlsRows, networkRows, serverRows, clockRows, worldRows, comparisonRows, credentialRows, issuerRows}
 
 // ordered are the rows of all families, weightiest first.
 var ordered = func() (list []*row) {

@@ -293,6 +293,7 @@ func (s *shared) fly(ctx context.Context, f *flight, gate *pace.Gate) (obtained,
 	g.Fresh, g.Exchanges, g.Chain, g.Notes = err == nil, exchanges, chain, got.notes
 	g.Readings = append(g.Readings, evidence.Reading{Metric: Refreshes, Labels: []string{outcome}, Value: 1})
 	if err != nil { // replaced ahead of time, in vain: the token in use still holds
+		g.Ahead = evidence.AsFault(err)
 		g.Notes = append(g.Notes, evidence.Note{Code: "refresh_failed", Detail: evidence.Clean(err.Error(), 256)})
 	}
 	return o, g, nil

@@ -53,6 +53,7 @@ type Grant struct {
 	Chain     *evidence.Chain // of the issuer, when its certificate was not acceptable
 	origin    string          // that it was applied for, where a nonce belongs to it
 	proved    bool            // the request held a proof, and not only a question for the challenge
+	Ahead     *evidence.Fault // why the token could not be replaced ahead of time; the one in use still holds
 	Notes     []evidence.Note // what lint found: white space, a second "Bearer ", a placeholder, …
 }
 
@@ -71,6 +72,7 @@ type Status struct {
 	Scheme string     // as in Grant
 	Issuer string     // issuer or token endpoint, as shown; empty: none
 	Gate   pace.State // of the credential
+	Spends bool       // obtaining uses something up, such as a rotating refresh token: nobody should ask without need
 	Origin []string   // scheme://host:port that the credential may be sent to; empty: wherever a probe is configured to ask
 }
 

@@ -238,7 +238,7 @@ func (o *oauth) Status() Status {
 			issuer = wire.ShowURL(&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path})
 		}
 	}
-	return Status{Kind: "oauth2", Scheme: o.scheme(), Issuer: issuer, Gate: o.tokens.state(), Origin: o.Origins}
+	return Status{Kind: "oauth2", Scheme: o.scheme(), Issuer: issuer, Gate: o.tokens.state(), Spends: o.Grant == "refresh_token", Origin: o.Origins}
 }
 
 // obtain makes one token request; a second one where the first was answered by a demand for a nonce.

@@ -65,6 +65,14 @@ type IdPFaults struct {
 
 	// MetadataIssuer stands in the metadata in place of Issuer, and TokenEndpoint in place of the token endpoint.
 	MetadataIssuer, TokenEndpoint string
+	// Metadata are members that take the place of those of the metadata; nil leaves one out.
+	Metadata map[string]any
+	// TokenTyp stands in the header of access tokens in place of their typ.
+	TokenTyp string
+	// KeySetHeader are further fields of the answer with the key set, such as Cache-Control and Age; with OldKeySet it is
+	// that of before the last rotation, unless Cache-Control of the request says no-cache.
+	KeySetHeader http.Header
+	OldKeySet    bool
 	// WithholdKey keeps the newest signing key, which signs, out of the key set.
 	WithholdKey bool
 	// KeySet is served as the key set in place of the real one.
@@ -193,7 +201,7 @@ func (i *IdP) serveMetadata(rw http.ResponseWriter, _ *http.Request) {
 		endpoint = f.TokenEndpoint
 	}
 	methods := []string{"client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt", "tls_client_auth", "none"}
-	writeJSON(rw, http.StatusOK, map[string]any{
+	doc := map[string]any{
 		"issuer":                                           issuer,
 		"authorization_endpoint":                           Issuer + "/authorize",
 		"token_endpoint":                                   endpoint,
@@ -212,11 +220,20 @@ func (i *IdP) serveMetadata(rw http.ResponseWriter, _ *http.Request) {
 		"token_endpoint_auth_signing_alg_values_supported": []string{"HS256", "ES256", "RS256", "PS256", "EdDSA"},
 		"dpop_signing_alg_values_supported":                []string{"ES256"},
 		"authorization_response_iss_parameter_supported":   true,
-	})
+	}
+	for name, value := range f.Metadata {
+		if doc[name] = value; value == nil {
+			delete(doc, name)
+		}
+	}
+	writeJSON(rw, http.StatusOK, doc)
 }
 
-func (i *IdP) serveKeys(rw http.ResponseWriter, _ *http.Request) {
+func (i *IdP) serveKeys(rw http.ResponseWriter, r *http.Request) {
 	f := i.Faults()
+	for name, values := range f.KeySetHeader {
+		rw.Header()[name] = values
+	}
 	if f.KeySet != "" {
 		rw.Header().Set("Content-Type", "application/jwk-set+json")
 		_, _ = rw.Write([]byte(f.KeySet))
@@ -224,7 +241,11 @@ func (i *IdP) serveKeys(rw http.ResponseWriter, _ *http.Request) {
 	}
 	list := []any{}
 	set := i.published()
-	for _, kid := range sortedKeys(set) {
+	names := sortedKeys(set)
+	if f.OldKeySet && len(names) > 1 && r.Header.Get("Cache-Control") != "no-cache" {
+		names = names[:len(names)-1]
+	}
+	for _, kid := range names {
 		list = append(list, jwk(set[kid], kid))
 	}
 	writeJSON(rw, http.StatusOK, map[string]any{"keys": list})

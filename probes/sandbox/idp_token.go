@@ -290,6 +290,9 @@ func (i *IdP) mint(t *token, change func(claims map[string]any)) string {
 	if f.TokenAlg != "" {
 		header["alg"] = f.TokenAlg
 	}
+	if f.TokenTyp != "" {
+		header["typ"] = f.TokenTyp
+	}
 	t.text = signES256(key.key, header, claims)
 	if f.TokenAlg == "none" {
 		t.text = t.text[:strings.LastIndex(t.text, ".")+1]

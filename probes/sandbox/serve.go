@@ -91,7 +91,9 @@ func writeJSON(rw http.ResponseWriter, status int, v any) {
 	if rw.Header().Get("Content-Type") == "" {
 		rw.Header().Set("Content-Type", "application/json")
 	}
-	rw.Header().Set("Cache-Control", "no-store")
+	if rw.Header().Get("Cache-Control") == "" {
+		rw.Header().Set("Cache-Control", "no-store")
+	}
 	rw.WriteHeader(status)
 	_, _ = rw.Write(b.Bytes())
 }
