@@ -95,7 +95,7 @@ type look struct {
 	clock    trueTime
 	report   *evidence.Report
 	seen     *evidence.Issuer
-	doc      metadata
+	doc      issuerMetadata
 	keys     []publishedKey
 	cache    caching
 	cached   bool                       // the key set came out of a cache on the way

@@ -18,9 +18,9 @@ import (
 	"github.com/authvigil/authvigil/probes/wire"
 )
 
-// Metadata are those of an authorization server (OpenID Connect Discovery section 3, RFC 8414 section 2), as far as they
+// IssuerMetadata are those of an authorization server (OpenID Connect Discovery section 3, RFC 8414 section 2), as far as they
 // are compared from run to run.
-type metadata struct {
+type issuerMetadata struct {
 	Issuer     string
 	JWKSURI    string
 	Algorithms []string // of id tokens, as advertised; nil: not said
@@ -138,7 +138,7 @@ func (p *issuerProbe) get(ctx context.Context, at string, most int64, guard func
 }
 
 // parseMetadata reads metadata. The error continues a sentence about them.
-func parseMetadata(b []byte) (m metadata, err error) {
+func parseMetadata(b []byte) (m issuerMetadata, err error) {
 	var fields map[string]json.RawMessage
 	switch trimmed := bytes.TrimSpace(b); {
 	case len(trimmed) == 0:
@@ -149,7 +149,7 @@ func parseMetadata(b []byte) (m metadata, err error) {
 		return m, errors.New("are no JSON document")
 	}
 	text := func(name string) (s string) { _ = json.Unmarshal(fields[name], &s); return s }
-	m = metadata{Issuer: text("issuer"), JWKSURI: text("jwks_uri"), Endpoints: map[string]string{}, Fields: map[string]string{}}
+	m = issuerMetadata{Issuer: text("issuer"), JWKSURI: text("jwks_uri"), Endpoints: map[string]string{}, Fields: map[string]string{}}
 	_ = json.Unmarshal(fields["id_token_signing_alg_values_supported"], &m.Algorithms)
 	if m.Issuer == "" {
 		return m, errors.New("name no issuer")
