@@ -61,7 +61,7 @@ func jksWithKey(t testing.TB, passphrase string, p *pair, chain ...*pair) []byte
 	for _, c := range append([]*pair{p}, chain...) {
 		entry.CertificateChain = append(entry.CertificateChain, keystore.Certificate{Type: "X509", Content: c.cert.Raw})
 	}
-	ks := keystore.New()
+	ks := keystore.New(keystore.WithOrderedAliases())
 	if err := ks.SetPrivateKeyEntry("server", entry, []byte(passphrase)); err != nil {
 		t.Fatal(err)
 	}
