@@ -31,13 +31,14 @@ import (
 
 // An Agent runs the probes of a configuration.
 type Agent struct {
-	env    Env
-	alerts *alert.Dispatcher // nil: nobody is told
-	court  *court
-	slots  chan struct{}
-	panics atomic.Int64
-	steps  atomic.Int64
-	looked atomic.Pointer[time.Time] // last look at the clock
+	env       Env
+	alerts    *alert.Dispatcher // nil: nobody is told
+	court     *court
+	slots     chan struct{}
+	panics    atomic.Int64
+	steps     atomic.Int64
+	looked    atomic.Pointer[time.Time] // last look at the clock
+	condition condition
 
 	mu      sync.Mutex // owns what follows
 	world   *world
@@ -57,7 +58,10 @@ var ErrNoProbes = errors.New("the configuration has no probe")
 func New(c *Config, env Env, observers ...Observer) (*Agent, error) {
 	env.shared = probes.NewShared()
 	a := &Agent{env: env, court: newCourt(observers), slots: make(chan struct{}, c.Agent.Concurrency), watches: map[string]*watch{}, gates: map[string]*pace.Gate{}}
-	w, err := build(c, env, nil, a.court.localClock)
+	if env.Store != nil {
+		a.env.Store = &heardStore{env.Store, a}
+	}
+	w, err := build(c, a.env, nil, a.court.localClock)
 	if err != nil {
 		return nil, err
 	}
@@ -333,11 +337,13 @@ func (a *Agent) lookAtClock(ctx context.Context) {
 			a.stepped(step, now)
 		}
 		before = now
+		a.lookAtSelf(now)
 	}
 }
 
 func (a *Agent) stepped(step time.Duration, now time.Time) {
 	a.steps.Add(1)
+	a.condition.step.Store(&clockStep{step, now})
 	a.env.Log.Warn("wall clock stepped", "step", step.String())
 	a.court.mu.Lock()
 	defer a.court.mu.Unlock()
@@ -350,11 +356,12 @@ type Health struct {
 	ClockSteps int64
 	Probes     int
 	Alerts     alert.Stats
+	Distress   []Distress
 }
 
 // Health tells how the agent itself fares.
 func (a *Agent) Health() Health {
-	h := Health{Panics: a.panics.Load(), ClockSteps: a.steps.Load(), Probes: len(a.current.Load().probes)}
+	h := Health{Panics: a.panics.Load(), ClockSteps: a.steps.Load(), Probes: len(a.current.Load().probes), Distress: a.distress()}
 	if a.alerts != nil {
 		h.Alerts = a.alerts.Stats()
 	}
@@ -397,7 +404,9 @@ func (a *Agent) Planned() (list []Observation) {
 	return list
 }
 
-// Progresses says whether the line moves: the court can be entered, and the look at the clock came round lately.
+// Progresses says whether the line moves: the court can be entered, the look at the clock came round lately, and not every
+// place to run in is taken by a run that does not end. Servers that hang, sinks that are down and a full disk are no
+// reason to say no: starting anew would not help.
 func (a *Agent) Progresses() bool {
 	if !a.court.mu.TryLock() {
 		time.Sleep(10 * time.Millisecond)
@@ -406,6 +415,9 @@ func (a *Agent) Progresses() bool {
 		}
 	}
 	defer a.court.mu.Unlock()
+	if int(a.condition.stuck.Load()) >= cap(a.slots) {
+		return false
+	}
 	last := a.looked.Load()
 	return last == nil || time.Since(*last) < 4*clockLook
 }

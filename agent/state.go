@@ -3,32 +3,26 @@ package agent
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/authvigil/authvigil/agent/pace"
-	"github.com/authvigil/authvigil/probes/identity"
 )
 
 const (
 	// stateFile holds what outlives a restart besides secrets: alerts that fire, and gates that are closed to requests.
-	stateFile = "state.json"
+	stateFile = "agent.state"
 	// saveEvery is how often it is written; a kill loses no more.
 	saveEvery = 30 * time.Second
-	// stateVersion is that of its form. A newer one is left alone.
-	stateVersion = 1
+	// stateVersion is that of its form.
+	stateVersion = 2
 	maxState     = 64 << 20
 )
 
 type stored struct {
-	Version int                   `json:"version"`
-	Saved   time.Time             `json:"saved"`
-	Alerts  json.RawMessage       `json:"alerts,omitempty"`
-	Gates   map[string]pace.State `json:"gates,omitempty"` // by name, see gateOf
+	Saved  time.Time             `json:"saved"`
+	Alerts json.RawMessage       `json:"alerts,omitempty"`
+	Gates  map[string]pace.State `json:"gates,omitempty"` // by name, see gateOf
 }
 
 // recall takes over what was stored before a restart. What cannot be read is set aside and said, and never keeps the agent
@@ -38,23 +32,14 @@ func (a *Agent) recall() {
 	if dir == "" || a.alerts == nil {
 		return
 	}
-	path := filepath.Join(dir, stateFile)
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	s := readState(dir, a.env.Log.Error)
+	if s == nil {
 		return
 	}
-	var s stored
-	if err == nil {
-		err = s.read(b)
-	}
-	if err == nil && len(s.Alerts) > 0 {
-		err = a.alerts.Restore(s.Alerts)
-	}
-	if err != nil {
-		aside := path + ".corrupt-" + time.Now().UTC().Format("20060102T150405")
-		moved := os.Rename(path, aside)
-		a.env.Log.Error("state cannot be used and was set aside; going on without it", "file", path, "error", err, "aside", aside, "moved", moved == nil)
-		return
+	if len(s.Alerts) > 0 {
+		if err := a.alerts.Restore(s.Alerts); err != nil {
+			setAside(filepath.Join(dir, stateFile), err, a.env.Log.Error)
+		}
 	}
 	now := time.Now()
 	for name, state := range s.Gates {
@@ -68,19 +53,6 @@ func (a *Agent) recall() {
 		a.court.unasked[name] = true
 	}
 	a.court.mu.Unlock()
-}
-
-func (s *stored) read(b []byte) error {
-	if len(b) > maxState {
-		return fmt.Errorf("is larger than %d MiB", maxState>>20)
-	}
-	if err := json.Unmarshal(b, s); err != nil {
-		return err
-	}
-	if s.Version != stateVersion {
-		return fmt.Errorf("version %d is not %d", s.Version, stateVersion)
-	}
-	return nil
 }
 
 // remember writes the state every now and then, and at the end.
@@ -113,7 +85,7 @@ func (a *Agent) save(dir string) error {
 	if err != nil {
 		return err
 	}
-	s := stored{Version: stateVersion, Saved: time.Now().UTC(), Alerts: alerts, Gates: map[string]pace.State{}}
+	s := stored{Saved: time.Now().UTC(), Alerts: alerts, Gates: map[string]pace.State{}}
 	a.mu.Lock()
 	for name, g := range a.gates {
 		if state := g.State(); state.Failures > 0 || state.Position != pace.Closed {
@@ -121,9 +93,7 @@ func (a *Agent) save(dir string) error {
 		}
 	}
 	a.mu.Unlock()
-	b, err := json.Marshal(s)
-	if err != nil {
-		return err
-	}
-	return identity.ReplaceFile(filepath.Join(dir, stateFile), "", b)
+	err = writeState(dir, &s)
+	a.wroteState(err)
+	return err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/authvigil/authvigil/agent/pace"
@@ -23,6 +24,7 @@ type watch struct {
 	who   identity.Identity // that the probe asks as; nil: nobody
 	stop  context.CancelFunc
 	done  chan struct{}
+	began atomic.Pointer[time.Time] // start of the run that goes on; nil: none does
 }
 
 // loop runs the probe until ctx ends. Periods are counted on the monotonic clock from the first run, so that neither a
@@ -130,6 +132,7 @@ func wallStep(before, now time.Time) time.Duration {
 // once runs the probe within its time, with a slot, and survives its panic.
 func (w *watch) once(ctx context.Context, late time.Duration) (o Observation) {
 	o = w.observation(late)
+	due := o.Started
 	select {
 	case w.agent.slots <- struct{}{}:
 		defer func() { <-w.agent.slots }()
@@ -139,6 +142,12 @@ func (w *watch) once(ctx context.Context, late time.Duration) (o Observation) {
 	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
 	o.Started = time.Now()
+	began := o.Started
+	w.began.Store(&began)
+	defer w.began.Store(nil)
+	if o.Late += began.Sub(due); o.Late > lateLimit {
+		w.agent.condition.late.Store(&lateness{o.Late, began})
+	}
 	defer func() {
 		o.Took = time.Since(o.Started)
 		if cause := recover(); cause != nil {

@@ -156,7 +156,7 @@ func (a *app) demo(ctx context.Context, l *listen, each time.Duration) error {
 	if err := d.build(c, env); err != nil {
 		return exit{exitFound, err}
 	}
-	d.status.SetNotes([]string{"This is a demo: everything that is watched here is a sandbox on loopback, and breaks on a timetable."})
+	d.note("This is a demo: everything that is watched here is a sandbox on loopback, and breaks on a timetable.")
 	d.listening = func(at net.Addr) {
 		fmt.Fprintf(a.stdout, "The page is at http://%s/, the metrics at http://%s/metrics. Ctrl-C ends the demo.\n\n", at, at)
 	}

@@ -23,11 +23,12 @@ import (
 
 // Exit codes, as INTERFACE and the plugin convention have them.
 const (
-	exitOK      = 0
-	exitFound   = 1  // a problem was found
-	exitUsage   = 2  // wrong usage or configuration
-	exitUnknown = 3  // of the plugin convention
-	exitConfig  = 78 // EX_CONFIG: the unit does not restart on it
+	exitOK       = 0
+	exitFound    = 1  // a problem was found
+	exitUsage    = 2  // wrong usage or configuration
+	exitUnknown  = 3  // of the plugin convention
+	exitTryAgain = 75 // EX_TEMPFAIL: another daemon holds the state
+	exitConfig   = 78 // EX_CONFIG: the unit does not restart on it
 )
 
 // An exit ends a command with a code; without an error nothing more is said.

@@ -10,18 +10,23 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 	_ "time/tzdata" // zones of CRON_TZ= where the machine has none, as in an image made of nothing else
 
+	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/exporter-toolkit/web"
 	"github.com/spf13/cobra"
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/authvigil/authvigil/agent"
 	"github.com/authvigil/authvigil/exporters"
+	"github.com/authvigil/authvigil/probes/identity"
 )
 
 // listen are the flags of the listener, as all exporters of the Prometheus family have them.
@@ -79,7 +84,14 @@ type service struct {
 	observers  []agent.Observer
 	store      *lazyStore
 	reloading  sync.Mutex // one reload at a time
+
+	noting     sync.Mutex // owns what follows
+	notes      []string   // of the configuration, for the page
+	statusLine string     // that systemd was told last
 }
+
+// lockPatience is how long a starting daemon waits for the store, which a command beside it may hold for a moment.
+const lockPatience = 10 * time.Second
 
 // newDaemon reads the configuration and builds all of it; nothing is started when anything is wrong.
 func (a *app) newDaemon(log *slog.Logger) (*service, error) {
@@ -87,7 +99,9 @@ func (a *app) newDaemon(log *slog.Logger) (*service, error) {
 	c, wrong := agent.Load(a.configFile, a.environ)
 	env, store := withStore(a.env(log), c, nil)
 	if d.store = store; wrong == nil && store != nil {
-		_ = store.open() // now, so that what is wrong with it is said at the start
+		if err := store.openAlone(lockPatience); errors.Is(err, identity.ErrInUse) { // anything else is said, and keeps nothing from starting
+			return nil, exit{exitTryAgain, fmt.Errorf("%w; stop it, or give this one another state_directory", err)}
+		}
 	}
 	if err := errors.Join(wrong, d.build(c, env)); err != nil {
 		store.close()
@@ -109,7 +123,7 @@ func (d *service) build(c *agent.Config, env agent.Env) (err error) {
 	d.prometheus.Start(d.agent.Planned())
 	d.status.Start(d.agent.Planned())
 	d.prometheus.Reloaded(true, time.Now())
-	d.status.SetNotes(c.Warnings)
+	d.note(c.Warnings...)
 	for _, w := range c.Warnings {
 		d.log.Warn("configuration", "warning", w)
 	}
@@ -128,6 +142,9 @@ func (d *service) run(ctx context.Context, l *listen) error {
 			return false
 		}
 	}}
+	if err := web.Validate(l.configFile); err != nil {
+		return exit{exitConfig, fmt.Errorf("--web.config.file: %w", err)}
+	}
 	listeners, err := l.open(ctx)
 	if err != nil {
 		return exit{exitFound, err}
@@ -141,12 +158,7 @@ func (d *service) run(ctx context.Context, l *listen) error {
 	group, ctx := errgroup.WithContext(ctx)
 	s := server.Server()
 	group.Go(func() error {
-		var err error
-		if l.socket {
-			err = web.ListenAndServe(s, &web.FlagConfig{WebListenAddresses: &l.addresses, WebSystemdSocket: &l.socket, WebConfigFile: &l.configFile}, d.log)
-		} else {
-			err = web.ServeMultiple(listeners, s, &web.FlagConfig{WebListenAddresses: &l.addresses, WebSystemdSocket: &l.socket, WebConfigFile: &l.configFile}, d.log)
-		}
+		err := web.ServeMultiple(listeners, s, &web.FlagConfig{WebListenAddresses: &l.addresses, WebSystemdSocket: new(bool), WebConfigFile: &l.configFile}, d.log)
 		if errors.Is(err, http.ErrServerClosed) {
 			return nil
 		}
@@ -159,6 +171,7 @@ func (d *service) run(ctx context.Context, l *listen) error {
 	})
 	group.Go(func() error { return d.signals(ctx) })
 	group.Go(func() error { return d.watchdog(ctx) })
+	group.Go(func() error { return d.showDistress(ctx) })
 	if d.reload != nil {
 		group.Go(func() error { return d.serveSocket(ctx, socketPath()) })
 	}
@@ -176,10 +189,26 @@ func (d *service) run(ctx context.Context, l *listen) error {
 	return nil
 }
 
-// open listens, so that a port that is taken is known before anything runs.
+// maxConnections is how many connections a listener serves at the same time; whoever comes later waits for one to end.
+const maxConnections = 512
+
+// open listens, or takes the listeners that systemd opened, so that a port that is taken is known before anything runs.
 func (l *listen) open(ctx context.Context) (list []net.Listener, err error) {
 	if l.socket {
-		return nil, nil
+		list, err := activation.Listeners()
+		if err == nil && len(list) == 0 {
+			err = errors.New("systemd handed over none; start authvigil.socket, or leave the flag out")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("--web.systemd-socket: %w", err)
+		}
+		for i, listener := range list {
+			if listener == nil {
+				return nil, fmt.Errorf("--web.systemd-socket: socket %d is no stream", i+1)
+			}
+			list[i] = netutil.LimitListener(listener, maxConnections)
+		}
+		return list, nil
 	}
 	var lc net.ListenConfig
 	for _, address := range l.addresses {
@@ -190,7 +219,7 @@ func (l *listen) open(ctx context.Context) (list []net.Listener, err error) {
 			}
 			return nil, fmt.Errorf("--web.listen-address: %w", err)
 		}
-		list = append(list, listener)
+		list = append(list, netutil.LimitListener(listener, maxConnections))
 	}
 	return list, nil
 }
@@ -210,9 +239,7 @@ func (d *service) signals(ctx context.Context) error {
 			continue
 		}
 		d.notify(daemon.SdNotifyReloading + fmt.Sprintf("\nMONOTONIC_USEC=%d", monotonicMicroseconds()))
-		if err := d.reload(); err != nil {
-			d.log.Error("reload refused; the configuration before stays", "error", err)
-		}
+		_ = d.reload() // what was wrong is said in the log, the metrics and on the page
 		d.notify(daemon.SdNotifyReady)
 	}
 }
@@ -243,14 +270,79 @@ func (d *service) reloadText(dry bool) (string, error) {
 	}
 	d.prometheus.Reloaded(err == nil, time.Now())
 	if err != nil {
-		d.status.SetNotes([]string{"The configuration on disk has errors; the one before stays in use. authvigil config check lists them."})
+		d.note("The configuration on disk has errors; the one before stays in use. authvigil config check lists them.")
+		d.log.Error("reload refused; the configuration before stays", "error", err)
 		return "", err
 	}
 	d.prometheus.Start(d.agent.Planned())
 	d.status.Start(d.agent.Planned())
-	d.status.SetNotes(c.Warnings)
+	later := d.laterKeys(c)
+	d.note(append(slices.Clone(c.Warnings), later...)...)
 	d.log.Info("configuration reloaded", "added", len(diff.Added), "changed", len(diff.Changed), "removed", len(diff.Removed), "same", len(diff.Same))
-	return "changed: " + diff.Long(), nil
+	return strings.Join(append([]string{"changed: " + diff.Long()}, later...), "\n"), nil
+}
+
+// laterKeys says which settings of a configuration take effect only when the daemon starts.
+func (d *service) laterKeys(c *agent.Config) (list []string) {
+	was, now := d.config.Agent, c.Agent
+	for _, key := range []struct {
+		name    string
+		changed bool
+	}{
+		{"agent.state_directory", was.StateDirectory != now.StateDirectory},
+		{"agent.state_key", was.StateKey.String() != now.StateKey.String()},
+		{"agent.concurrency", was.Concurrency != now.Concurrency},
+		{"agent.external_url", was.ExternalURL != now.ExternalURL},
+	} {
+		if key.changed {
+			list = append(list, key.name+" takes effect when the service is restarted.")
+		}
+	}
+	return list
+}
+
+// note replaces what the page says of the configuration; what authvigil suffers from stands after it.
+func (d *service) note(notes ...string) {
+	d.noting.Lock()
+	defer d.noting.Unlock()
+	d.notes = notes
+	d.show()
+}
+
+// show puts all notes on the page, and the first into the status that systemctl shows.
+func (d *service) show() {
+	all := slices.Clone(d.notes)
+	for _, distress := range d.agent.Health().Distress {
+		all = append(all, distress.Text)
+	}
+	d.status.SetNotes(all)
+	line := fmt.Sprintf("watching with %d probes", d.agent.Health().Probes)
+	if len(all) > 0 {
+		line += "; " + all[0]
+	}
+	if line != d.statusLine {
+		d.statusLine = line
+		d.notify("STATUS=" + line)
+	}
+}
+
+// selfLook is how often the page learns how authvigil itself fares.
+const selfLook = 5 * time.Second
+
+// showDistress keeps the page's notes up to date until ctx ends.
+func (d *service) showDistress(ctx context.Context) error {
+	tick := time.NewTicker(selfLook)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			d.noting.Lock()
+			d.show()
+			d.noting.Unlock()
+		}
+	}
 }
 
 func (d *service) notify(state string) {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/authvigil/authvigil/agent"
 	"github.com/authvigil/authvigil/agent/secret"
@@ -42,10 +43,17 @@ func withStore(env agent.Env, c *agent.Config, only []string) (agent.Env, *lazyS
 	return env, l
 }
 
-func (l *lazyStore) open() error {
+func (l *lazyStore) open() error { return l.openAlone(0) }
+
+// openAlone opens the store, and waits while another process has it.
+func (l *lazyStore) openAlone(patience time.Duration) error {
 	l.once.Do(func() {
 		keys, err := stateKeys(l.settings)
 		if err == nil {
+			l.store, err = identity.OpenStore(filepath.Join(l.settings.StateDirectory, "sealed"), keys, l.log)
+		}
+		for began := time.Now(); errors.Is(err, identity.ErrInUse) && time.Since(began) < patience; {
+			time.Sleep(100 * time.Millisecond)
 			l.store, err = identity.OpenStore(filepath.Join(l.settings.StateDirectory, "sealed"), keys, l.log)
 		}
 		if l.err = err; err != nil && (l.only == nil || !errors.Is(err, identity.ErrInUse)) {
