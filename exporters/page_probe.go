@@ -147,6 +147,9 @@ var purposes = map[evidence.Purpose]string{
 	evidence.OtherMethod: "with another method", evidence.Sibling: "another endpoint", evidence.AskIssuer: "of the issuer", evidence.Obtain: "to obtain a grant", evidence.Redirected: "redirected",
 }
 
+// PurposeWords says in words why something was asked again; empty where it was the first question.
+func PurposeWords(p evidence.Purpose) string { return purposes[p] }
+
 func viewExchange(x *evidence.Exchange, since, scale time.Duration) exchangeView {
 	r := exchangeRecord(x)
 	v := exchangeView{Stage: r.Stage, Purpose: purposes[x.Purpose], Method: r.Method, URL: Show(r.URL), Error: r.Error, Body: r.Body, Took: took(x.Took), Class: "ok"}

@@ -126,6 +126,38 @@ func exchangeRecord(x *evidence.Exchange) ExchangeRecord {
 	return r
 }
 
+// A ClocksRecord is what is known of clocks, as machines read it. Skew is always local minus the other, in seconds.
+type ClocksRecord struct {
+	Local *ClockRecord  `json:"local,omitempty"` // by time servers
+	Peers []ClockRecord `json:"peers"`           // servers that are asked
+}
+
+// A ClockRecord is one clock against ours.
+type ClockRecord struct {
+	Name     string        `json:"name,omitempty"`
+	State    string        `json:"state,omitempty"`  // of ours: confident, low, unverified, none; of a time server: truechimer, falseticker, …
+	Method   string        `json:"method,omitempty"` // of a peer: http_date, token_iat
+	Skew     float64       `json:"skew_seconds"`
+	Bound    float64       `json:"bound_seconds"`
+	Measured *time.Time    `json:"measured,omitempty"`
+	Sources  []ClockRecord `json:"sources,omitempty"`
+}
+
+// NewClocksRecord makes a record of what is known of clocks.
+func NewClocksRecord(c Clocks) ClocksRecord {
+	r := ClocksRecord{Peers: []ClockRecord{}}
+	if k := c.Local; k != nil {
+		r.Local = &ClockRecord{State: string(k.Confidence), Skew: k.Skew.Seconds(), Bound: k.Bound.Seconds(), Measured: moment(k.Measured)}
+		for _, s := range k.Sources {
+			r.Local.Sources = append(r.Local.Sources, ClockRecord{Name: s.Name, State: s.State, Skew: s.Skew.Seconds(), Bound: s.Bound.Seconds()})
+		}
+	}
+	for _, p := range c.Peers {
+		r.Peers = append(r.Peers, ClockRecord{Name: p.Name, Method: p.Method, Skew: p.Skew.Seconds(), Bound: p.Bound.Seconds(), Measured: moment(p.Measured)})
+	}
+	return r
+}
+
 // Show is the last pass over a text that people or machines will read.
 func Show(text string) string { return secret.Scrub(text) }
 

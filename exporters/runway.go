@@ -146,8 +146,8 @@ func at(unix float64) time.Time {
 
 // Clocks is what is known of clocks: ours by time servers, and those of the servers that are asked.
 type Clocks struct {
-	Local *evidence.Clock `json:"local,omitempty"`
-	Peers []evidence.Peer `json:"peers"` // the last word of each, by name
+	Local *evidence.Clock
+	Peers []evidence.Peer // the last word of each, by name
 }
 
 // Clocks gathers the last words about clocks from all probes.

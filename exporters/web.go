@@ -70,7 +70,7 @@ func (w *Web) Handler() http.Handler {
 		writeJSON(rw, map[string]any{"schema_version": SchemaVersion, "runways": w.Status.Runways()})
 	})
 	mux.HandleFunc("GET /api/v1/clocks", func(rw http.ResponseWriter, _ *http.Request) {
-		writeJSON(rw, map[string]any{"schema_version": SchemaVersion, "clocks": w.Status.Clocks()})
+		writeJSON(rw, map[string]any{"schema_version": SchemaVersion, "clocks": NewClocksRecord(w.Status.Clocks())})
 	})
 	mux.HandleFunc("GET /{$}", w.index)
 	mux.HandleFunc("GET /probes/{name}", w.probe)

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -163,12 +162,7 @@ func (a *app) tell(d diagnosis) error {
 			return err
 		}
 	} else {
-		for _, f := range d.Findings {
-			a.finding(f, nil)
-		}
-		if len(d.Findings) == 0 {
-			fmt.Fprintln(a.stdout, "healthy: nothing is to blame")
-		}
+		a.findings(d.Findings)
 	}
 	if len(d.Findings) > 0 {
 		return exit{code: exitFound}
@@ -214,40 +208,4 @@ func agentForURL(a *app, u *url.URL) (*agent.Agent, error) {
 		return nil, err
 	}
 	return agent.New(c, a.env(log))
-}
-
-// story shows the exchanges of a run, stage by stage.
-func (a *app) story(ev *agent.Event) {
-	w := tabwriter.NewWriter(a.stdout, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "STAGE\tREQUEST\tANSWER\tRESOLVE\tCONNECT\tTLS\tFIRST BYTE\tTOTAL")
-	for i := range ev.Report.Exchanges {
-		x := &ev.Report.Exchanges[i]
-		answer := "none"
-		if x.Status != 0 {
-			answer = fmt.Sprint(x.Status)
-		}
-		stage := string(x.Stage)
-		if x.Purpose != evidence.First {
-			stage += " (" + string(x.Purpose) + ")"
-		}
-		fmt.Fprintf(w, "%s\t%s %s\t%s\t%s\t%s\t%s\t%s\t%s\n", stage, x.Method, exporters.Show(x.URL), answer, brief(x.Timing.Resolve), brief(x.Timing.Connect), brief(x.Timing.TLS), brief(x.Timing.FirstByte), brief(x.Took))
-	}
-	w.Flush()
-	if t := ev.Report.Token; t != nil {
-		fmt.Fprintf(a.stdout, "\ntoken: %s", t.Format)
-		if t.Issuer != "" {
-			fmt.Fprintf(a.stdout, ", issuer %s, audience %s", t.Issuer, strings.Join(t.Audience, " "))
-		}
-		if !t.Expiry.IsZero() {
-			fmt.Fprintf(a.stdout, ", ends %s", t.Expiry.UTC().Format(time.RFC3339))
-		}
-		fmt.Fprintln(a.stdout)
-	}
-}
-
-func brief(d time.Duration) string {
-	if d == 0 {
-		return "-"
-	}
-	return d.Round(100 * time.Microsecond).String()
 }

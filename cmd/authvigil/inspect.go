@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -103,37 +102,37 @@ func (a *app) readToken(ctx context.Context, where string) (string, error) {
 }
 
 func (a *app) showToken(t *evidence.Token, now time.Time) {
-	w := tabwriter.NewWriter(a.stdout, 0, 4, 2, ' ', 0)
-	row := func(name, value string) {
+	p, rows := a.paper(a.stdout), [][]cell{}
+	row := func(name, value string, c paint) {
 		if value != "" {
-			fmt.Fprintf(w, "%s\t%s\n", name, exporters.Show(value))
+			rows = append(rows, []cell{{name, faint}, {value, c}})
 		}
 	}
-	when := func(name string, at time.Time) {
+	when := func(name string, at time.Time, c paint) {
 		if !at.IsZero() {
-			how := "in " + evidence.Span(at.Sub(now))
-			if at.Before(now) {
-				how = evidence.Span(now.Sub(at)) + " ago"
-			}
-			row(name, at.UTC().Format(time.RFC3339)+" ("+how+")")
+			row(name, at.UTC().Format(time.RFC3339)+" ("+away(at, now)+")", c)
 		}
 	}
-	row("format", t.Format)
-	row("algorithm", t.Alg)
-	row("key id", t.Kid)
-	row("type", t.Type)
-	row("issuer", t.Issuer)
-	row("audience", strings.Join(t.Audience, " "))
-	row("client", t.ClientID)
-	row("scopes", strings.Join(t.Scopes, " "))
-	when("issued", t.Issued)
-	when("not before", t.NotBefore)
-	when("ends", t.Expiry)
-	row("bound by", t.Bound)
-	for _, p := range t.Problems {
-		row("problem", p)
+	row("format", t.Format, plain)
+	row("algorithm", t.Alg, plain)
+	row("key id", t.Kid, plain)
+	row("type", t.Type, plain)
+	row("issuer", t.Issuer, plain)
+	row("audience", strings.Join(t.Audience, " "), plain)
+	row("client", t.ClientID, plain)
+	row("scopes", strings.Join(t.Scopes, " "), plain)
+	when("issued", t.Issued, plain)
+	when("not before", t.NotBefore, plain)
+	end := green
+	if t.Expiry.Before(now) {
+		end = red
 	}
-	w.Flush()
+	when("ends", t.Expiry, end)
+	row("bound by", t.Bound, plain)
+	for _, problem := range t.Problems {
+		row("problem", problem, red)
+	}
+	p.table(nil, rows)
 }
 
 func (a *app) inspectCert(ctx context.Context, what string) error {
@@ -163,9 +162,15 @@ func (a *app) inspectCert(ctx context.Context, what string) error {
 		return exit{exitUsage, fmt.Errorf("%s holds no certificate in PEM form", what)}
 	}
 	chain := wire.Describe(certs, "")
-	a.showChain(&chain)
+	if a.output != "text" {
+		if err := writeJSON(a.stdout, map[string]any{"schema_version": exporters.SchemaVersion, "certificates": chain.Certificates}); err != nil {
+			return err
+		}
+	} else {
+		a.showChain(&chain)
+	}
 	if time.Now().After(certs[0].NotAfter) {
-		fmt.Fprintf(a.stdout, "problem: the certificate ended %s ago\n", evidence.Span(time.Since(certs[0].NotAfter)))
+		fmt.Fprintf(a.stderr, "problem: the certificate ended %s ago\n", evidence.Span(time.Since(certs[0].NotAfter)))
 		return exit{code: exitFound}
 	}
 	return nil
@@ -212,25 +217,40 @@ func (a *app) inspectProbe(ctx context.Context, settings string) error {
 }
 
 func (a *app) showChain(c *evidence.Chain) {
-	w := tabwriter.NewWriter(a.stdout, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "ROLE\tSUBJECT\tISSUER\tENDS\tKEY\tFINGERPRINT")
-	for _, cert := range c.Certificates {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", cert.Role, cert.Subject, cert.Issuer, cert.NotAfter.UTC().Format(time.RFC3339), cert.KeyType, cert.Fingerprint)
+	p, now, rows := a.paper(a.stdout), time.Now(), [][]cell{}
+	for i := range c.Certificates {
+		cert := &c.Certificates[i]
+		end := green
+		if cert.NotAfter.Before(now) {
+			end = red
+		}
+		rows = append(rows, []cell{{cert.Role, plain}, {cert.NotAfter.UTC().Format(time.RFC3339) + " (" + away(cert.NotAfter, now) + ")", end}, {cert.KeyType, plain}, {cert.Fingerprint, faint}, {cert.Subject + ", issued by " + cert.Issuer, plain}})
 	}
+	p.table([]string{"ROLE", "ENDS", "KEY", "FINGERPRINT", "SUBJECT"}, rows)
+	if len(c.Facets) == 0 {
+		return
+	}
+	p.say()
+	rows = nil
 	for _, f := range c.Facets {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Name, f.State, f.Detail)
+		rows = append(rows, []cell{{strings.ReplaceAll(f.Name, "_", " "), plain}, {string(f.State), statePaint[f.State]}, {f.Detail, plain}})
 	}
-	w.Flush()
+	p.table([]string{"QUESTION", "STATE", "DETAIL"}, rows)
 }
 
+var statePaint = map[evidence.State]paint{evidence.OK: green, evidence.Warn: amber, evidence.Fail: red, evidence.Unknown: faint}
+
 func (a *app) showClock(c *evidence.Clock) {
-	w := tabwriter.NewWriter(a.stdout, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "SOURCE\tSTATE\tLOCAL MINUS SOURCE\tBOUND\tROUND TRIP\tDETAIL")
+	p, rows := a.paper(a.stdout), [][]cell{}
 	for _, s := range c.Sources {
-		fmt.Fprintf(w, "%s\t%s\t%s\t± %s\t%s\t%s\n", s.Name, s.State, s.Skew.Round(time.Microsecond), s.Bound.Round(time.Microsecond), s.RTT.Round(time.Microsecond), s.Detail)
+		look := amber
+		if s.State == "truechimer" {
+			look = green
+		}
+		rows = append(rows, []cell{{s.Name, plain}, {s.State, look}, {signedSpan(s.Skew), plain}, {"± " + span(s.Bound), plain}, {span(s.RTT), plain}, {s.Detail, plain}})
 	}
-	w.Flush()
+	p.table([]string{"SOURCE", "STATE", "LOCAL MINUS SOURCE", "BOUND", "ROUND TRIP", "DETAIL"}, rows)
 	if c.Confidence != evidence.NoConfidence {
-		fmt.Fprintf(a.stdout, "local clock minus true time: %s ± %s (%s)\n", c.Skew.Round(time.Microsecond), c.Bound.Round(time.Microsecond), c.Confidence)
+		p.say(p.in(bold, "local clock minus true time"), p.in(plain, ": "+signedSpan(c.Skew)+" ± "+span(c.Bound)+" ("+string(c.Confidence)+")"))
 	}
 }

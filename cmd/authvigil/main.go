@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/authvigil/authvigil/agent"
+	"github.com/authvigil/authvigil/exporters"
 	"github.com/authvigil/authvigil/probes/wire"
 )
 
@@ -61,7 +62,7 @@ type app struct {
 
 // commands is the table of commands.
 var commands = []func(*app) *cobra.Command{
-	runCommand, demoCommand, onceCommand, checkCommand, diagnoseCommand, explainCommand, replayCommand, inspectCommand, configCommand, reloadCommand, alertsCommand, versionCommand, manCommand,
+	runCommand, demoCommand, onceCommand, checkCommand, diagnoseCommand, statusCommand, topCommand, explainCommand, replayCommand, inspectCommand, configCommand, reloadCommand, alertsCommand, versionCommand, manCommand,
 }
 
 func main() {
@@ -129,6 +130,9 @@ func (a *app) logger() (*slog.Logger, *slog.LevelVar, error) {
 
 // checkOutput refuses forms that there are not.
 func (a *app) checkOutput() error {
+	if err := a.checkColor(); err != nil {
+		return err
+	}
 	switch a.output {
 	case "text", "json", "ndjson":
 		return nil
@@ -173,6 +177,12 @@ func version() (version, revision, goVersion string) {
 func versionCommand(a *app) *cobra.Command {
 	return &cobra.Command{Use: "version", Short: "Show the version", Args: cobra.NoArgs, Example: "  authvigil version", RunE: func(*cobra.Command, []string) error {
 		v, revision, goVersion := version()
+		if err := a.checkOutput(); err != nil {
+			return err
+		}
+		if a.output != "text" {
+			return writeJSON(a.stdout, map[string]any{"schema_version": exporters.SchemaVersion, "version": v, "revision": revision, "go": goVersion})
+		}
 		fmt.Fprintln(a.stdout, strings.TrimSpace(fmt.Sprintf("authvigil %s %s %s", v, revision, goVersion)))
 		return nil
 	}}

@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"regexp"
+	"strconv"
 	"strings"
-	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,13 +29,30 @@ func onceCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ag, _, err := a.load(log)
+			var observers []agent.Observer
+			var shows *progress
+			if p := a.paper(a.stderr); p.width > 0 && isTerminal(a.stderr) {
+				shows = &progress{p: p, done: map[string]bool{}}
+				observers = append(observers, shows)
+			}
+			ag, _, err := a.load(log, observers...)
 			if err != nil {
 				return exit{exitUsage, err}
+			}
+			if shows != nil {
+				if shows.names = names; len(names) == 0 {
+					for _, o := range ag.Planned() {
+						shows.names = append(shows.names, o.Probe)
+					}
+				}
+				shows.show()
 			}
 			events, err := ag.Once(c.Context(), names)
 			if err != nil {
 				return exit{exitUsage, err}
+			}
+			if shows != nil {
+				shows.clear()
 			}
 			return a.report(events)
 		},
@@ -79,22 +97,39 @@ func writeJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// table shows the events to people: one line each, and beneath what is to blame.
+// table shows the events to people: one line each, beneath what is to blame, and last how many are as expected.
 func (a *app) table(events []agent.Event) {
-	w := tabwriter.NewWriter(a.stdout, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "PROBE\tSTATE\tTOOK\tENDPOINT\tWHY")
+	p := a.paper(a.stdout)
+	rows, good := [][]cell{}, 0
 	for i := range events {
 		ev := &events[i]
+		word, c := state(ev)
 		why := ""
 		if ev.Fault != nil {
-			why = exporters.Show(ev.Fault.Error())
+			why = ev.Fault.Error()
+		} else {
+			good++
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", ev.Probe, state(ev), ev.Took.Round(time.Millisecond), ev.About.Endpoint, why)
+		rows = append(rows, []cell{{ev.Probe, plain}, {word, c}, {span(ev.Took), plain}, {ev.About.Endpoint, plain}, {why, plain}})
 	}
-	w.Flush()
-	for _, f := range findings(events) {
+	p.table([]string{"PROBE", "STATE", "TOOK", "ENDPOINT", "WHY"}, rows)
+	found := findings(events)
+	for _, f := range found {
 		a.finding(f.Finding, f.probes)
 	}
+	p.say()
+	if good == len(events) {
+		p.say(p.in(green, "ok"), fmt.Sprintf(": %d of %d probes are as expected", good, len(events)))
+		return
+	}
+	p.say(p.in(red, "FAIL"), fmt.Sprintf(": %d of %d probes are as expected, the others have %s", good, len(events), plural(len(found), "cause")))
+}
+
+func plural(n int, word string) string {
+	if n == 1 {
+		return "1 " + word
+	}
+	return fmt.Sprintf("%d %ss", n, word)
 }
 
 type shared struct {
@@ -123,29 +158,50 @@ func findings(events []agent.Event) (list []shared) {
 	return list
 }
 
-// finding tells one finding.
-func (a *app) finding(f diagnose.Finding, probes []string) {
-	about, _ := diagnose.Describe(f.Cause)
-	fmt.Fprintf(a.stdout, "\n%s: %s (%s, %s)\n", f.Culprit, about.Title, f.Cause, f.Sure)
-	if len(probes) > 0 {
-		fmt.Fprintf(a.stdout, "  seen by: %s\n", strings.Join(probes, ", "))
-	}
-	for _, line := range f.Because {
-		fmt.Fprintf(a.stdout, "  because: %s\n", exporters.Show(line))
-	}
-	fmt.Fprintf(a.stdout, "  do: %s\n  more: authvigil explain %s\n", f.Remedy, f.Cause)
-}
-
-func state(ev *agent.Event) string {
+func state(ev *agent.Event) (string, paint) {
 	switch ev.Outcome() {
 	case agent.RunOK:
-		return "ok"
+		return "ok", green
 	case agent.RunFault:
-		return "FAIL"
+		return "FAIL", red
 	default:
-		return string(ev.Outcome())
+		return string(ev.Outcome()), amber
 	}
 }
+
+// A progress says on a terminal how many probes have answered, and which are waited for. It is an agent.Observer.
+type progress struct {
+	p     *paper
+	done  map[string]bool
+	names []string
+}
+
+func (o *progress) Observe(ev *agent.Event) {
+	o.done[ev.Probe] = true
+	o.show()
+}
+
+func (o *progress) Forget(string) {}
+
+func (o *progress) show() {
+	var waiting []string
+	for _, name := range o.names {
+		if !o.done[name] {
+			waiting = append(waiting, name)
+		}
+	}
+	text := fmt.Sprintf("%d of %d probes have answered", len(o.done), len(o.names))
+	if n := len(waiting); n > 0 {
+		text += ", waiting for " + strings.Join(waiting[:min(n, 4)], ", ")
+		if n > 4 {
+			text += fmt.Sprintf(" and %d more", n-4)
+		}
+	}
+	fmt.Fprint(o.p.w, "\r\x1b[K"+o.p.in(faint, cut(tame(text), o.p.width-1)))
+}
+
+// clear takes the line away, so that it does not stand between the results.
+func (o *progress) clear() { fmt.Fprint(o.p.w, "\r\x1b[K") }
 
 func checkCommand(a *app) *cobra.Command {
 	return &cobra.Command{
@@ -177,6 +233,32 @@ func checkCommand(a *app) *cobra.Command {
 	}
 }
 
+// perfdata are the numbers of a run as the plugin convention writes them: label=value, the unit, no exponent. Labels of
+// readings become part of the name, because the convention has none.
+func perfdata(ev *agent.Event) string {
+	list := []string{"time=" + strconv.FormatFloat(ev.Took.Seconds(), 'f', 6, 64) + "s;;;0"}
+	for i := range ev.Report.Readings {
+		r := &ev.Report.Readings[i]
+		name, unit := r.Metric.Name, ""
+		switch {
+		case strings.HasSuffix(name, "_info"), math.IsNaN(r.Value), math.IsInf(r.Value, 0):
+			continue
+		case r.Metric.Counter:
+			unit = "c"
+		case strings.HasSuffix(name, "_seconds") && !strings.HasSuffix(name, "_timestamp_seconds"):
+			unit = "s"
+		}
+		for _, l := range r.Labels {
+			name += "_" + l
+		}
+		list = append(list, "'"+perfLabel.ReplaceAllString(tame(name), "_")+"'="+strconv.FormatFloat(r.Value, 'f', -1, 64)+unit)
+	}
+	return strings.Join(list, " ")
+}
+
+// perfLabel are the characters that a label may not have.
+var perfLabel = regexp.MustCompile(`[^A-Za-z0-9_.:#/-]+`)
+
 // plugin writes the one line of the plugin convention, with performance data.
 func (a *app) plugin(ev *agent.Event) error {
 	word, code := "OK", exitOK
@@ -192,19 +274,13 @@ func (a *app) plugin(ev *agent.Event) error {
 	}
 	text := ev.Probe + " is as expected"
 	if ev.Fault != nil {
-		text = exporters.Show(ev.Fault.Error())
+		text = ev.Fault.Error()
 	}
 	if len(ev.Findings) > 0 {
 		f := ev.Findings[0]
 		text = fmt.Sprintf("%s: %s (%s, %s)", f.Culprit, f.Cause, f.Sure, text)
 	}
-	perf := fmt.Sprintf("time=%.6fs", ev.Took.Seconds())
-	for _, r := range ev.Report.Readings {
-		if len(r.Labels) == 0 && !r.Metric.Counter {
-			perf += fmt.Sprintf(" %s=%g", r.Metric.Name, r.Value)
-		}
-	}
-	fmt.Fprintf(a.stdout, "%s - %s | %s\n", word, strings.ReplaceAll(strings.ReplaceAll(text, "|", "/"), "\n", " "), perf)
+	fmt.Fprintf(a.stdout, "%s - %s | %s\n", word, strings.ReplaceAll(tame(text), "|", "/"), perfdata(ev))
 	if code == exitOK {
 		return nil
 	}

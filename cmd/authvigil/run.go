@@ -78,6 +78,7 @@ type service struct {
 	config     *agent.Config
 	status     *exporters.Status
 	prometheus *exporters.Prometheus
+	page       http.Handler // what the listener serves; the socket serves it too
 	ready      chan struct{}
 	listening  func(net.Addr)
 	reload     func() error
@@ -145,6 +146,7 @@ func (d *service) run(ctx context.Context, l *listen) error {
 	if err := web.Validate(l.configFile); err != nil {
 		return exit{exitConfig, fmt.Errorf("--web.config.file: %w", err)}
 	}
+	d.page = server.Handler()
 	listeners, err := l.open(ctx)
 	if err != nil {
 		return exit{exitFound, err}
