@@ -69,7 +69,7 @@ var tlsRows = []row{
 		return f.fromClient() && (f.transportSays("is before") || !f.all.any(of(cExpired)))
 	}},
 	{cause: TLSCertExpired, weight: 91, all: of(cCert, cExpired), when: func(f *facts) bool {
-		return f.fromClient() && f.scheme != "mtls" && !f.transportSays("is before", "remote error", "server alert", "received fatal")
+		return f.fromClient() && f.c.Sighting.Report.Chain == nil && f.scheme != "mtls" && !f.transportSays("is before", "remote error", "server alert", "received fatal")
 	}},
 	{cause: TLSCertExpired, weight: 80, all: of(cCert, cExpired), when: func(f *facts) bool {
 		return f.fromClient() && f.scheme == "mtls" && !f.transportSays("is before", "remote error", "alert")
