@@ -40,11 +40,12 @@ type httpProbe struct {
 	client *wire.Client
 	who    identity.Identity
 
-	curious curious
+	curious  curious
+	thorough bool
 }
 
 func newHTTP(decode func(any) error, env Env) (Probe, error) {
-	p := &httpProbe{Method: http.MethodGet, Expect: "grant"}
+	p := &httpProbe{Method: http.MethodGet, Expect: "grant", thorough: env.Thorough}
 	if err := decode(p); err != nil {
 		return nil, err
 	}
@@ -147,6 +148,9 @@ func (p *httpProbe) Run(ctx context.Context) (evidence.Report, error) {
 	}
 	p.curious.failures = 0
 	p.notEnforced(a.grant, &report)
+	if p.thorough && a.grant.Scheme != "none" && p.Expect == "grant" && p.safe() {
+		p.stranger(ctx, evidence.WithoutGrant, p.Method, "", &report)
+	}
 	if err := p.askDamaged(ctx, a, &report); err != nil {
 		return report, err
 	}

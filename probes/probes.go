@@ -48,6 +48,7 @@ type Env struct {
 	Clock    func() (evidence.Clock, bool) // last verdict on the local clock, if any
 	Shared   *Shared                       // what the probes of one agent have in common; nil: the probe stands alone
 	Log      *slog.Logger
+	Thorough bool // somebody waits for the answer: every second question is asked at once, and of healthy endpoints too
 }
 
 // kinds is the table of probe kinds.

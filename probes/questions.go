@@ -38,18 +38,17 @@ func (p *httpProbe) secondQuestions(ctx context.Context, a asked, report *eviden
 		return
 	}
 	p.curious.failures++
-	if p.curious.failures%questionEvery != 1 {
+	if p.curious.failures%questionEvery != 1 && !p.thorough {
 		return
 	}
-	safe := p.Method == http.MethodGet || p.Method == http.MethodHead
 	switch status := a.answer.Exchange.Status; status {
 	case http.StatusUnauthorized:
-		if safe && a.grant.Scheme != "none" {
+		if p.safe() && a.grant.Scheme != "none" {
 			p.stranger(ctx, evidence.WithoutGrant, p.Method, "", report)
 		}
 		p.askIssuer(ctx, a, report)
 	case http.StatusForbidden:
-		if safe && a.grant.Scheme != "none" {
+		if p.safe() && a.grant.Scheme != "none" {
 			p.stranger(ctx, evidence.WithoutGrant, p.Method, "", report)
 		}
 		p.stranger(ctx, evidence.Sibling, http.MethodGet, nowhere, report)
@@ -58,6 +57,9 @@ func (p *httpProbe) secondQuestions(ctx context.Context, a asked, report *eviden
 		p.stranger(ctx, evidence.Sibling, http.MethodGet, nowhere, report)
 	}
 }
+
+// safe says whether the request changes nothing at the server (RFC 9110 section 9.2.1), so that it may be sent once more.
+func (p *httpProbe) safe() bool { return p.Method == http.MethodGet || p.Method == http.MethodHead }
 
 // stranger asks without any credential, at the probe's own path or another of the same server.
 func (p *httpProbe) stranger(ctx context.Context, purpose evidence.Purpose, method, path string, report *evidence.Report) {
@@ -79,7 +81,7 @@ func (p *httpProbe) stranger(ctx context.Context, purpose evidence.Purpose, meth
 // askDamaged asks once more with the signature of the token spoilt, where the setting wants it and the last time is long ago:
 // a server that lets that in checks no signatures, and whoever writes a token gets in.
 func (p *httpProbe) askDamaged(ctx context.Context, a asked, report *evidence.Report) error {
-	if !p.CheckSignature || p.Expect != "grant" || a.grant.Token == nil || a.grant.Token.Format != "jwt" || a.grant.Scheme != "bearer" ||
+	if !(p.CheckSignature || p.thorough) || !p.safe() || p.Expect != "grant" || a.grant.Token == nil || a.grant.Token.Format != "jwt" || a.grant.Scheme != "bearer" ||
 		(!p.curious.damaged.IsZero() && time.Since(p.curious.damaged) < damagedEvery) {
 		return nil
 	}

@@ -140,3 +140,29 @@ func TestDamage(t *testing.T) {
 		}
 	}
 }
+
+// TestHTTP_thorough: who waits for a diagnosis gets every comparison at once, of a healthy endpoint as well.
+func TestHTTP_thorough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := sandbox.New()
+		defer w.Close()
+		env := testEnv()
+		env.Thorough = true
+		env.Net = wire.Net{Lookup: w.Lookup, Dial: w.Dial, Roots: w.Roots()}
+		t.Setenv("AUTHVIGIL_TEST_SECRET", w.IdP.Mint(sandbox.ClientID, nil))
+		env.Identity = func(string) (identity.Identity, error) {
+			return identity.New("bearer", decodeText("Token", "env:AUTHVIGIL_TEST_SECRET"), identity.Env{Name: "x", Net: env.Net, Jitter: func() float64 { return 0 }, Log: env.Log})
+		}
+		p := makeProbe(t, "http", env, map[string]any{"URL": "https://" + sandbox.APIHost + "/v2/devices", "Identity": "x"})
+		report, err := p.Run(t.Context())
+		if got := strings.Join(purposes(report), " "); err != nil || got != "no_credential damaged_credential" {
+			t.Errorf("healthy: asked %q, %v", got, err)
+		}
+		w.API.Set(func(f *sandbox.APIFaults) { f.Denied = true })
+		for range 2 {
+			if report, _ = p.Run(t.Context()); strings.Join(purposes(report), " ") != "no_credential sibling" {
+				t.Errorf("refused: asked %q", purposes(report))
+			}
+		}
+	})
+}

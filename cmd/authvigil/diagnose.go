@@ -170,8 +170,9 @@ func (a *app) tell(d diagnosis) error {
 	return nil
 }
 
-// diagnoseLive runs a probe, or asks a URL as a stranger, and tells the story: stages, findings, evidence, remedy.
+// diagnoseLive runs a probe with all second questions, or asks a URL as a stranger, and tells the story: stages, findings, evidence, remedy.
 func (a *app) diagnoseLive(ctx context.Context, what string) error {
+	a.thorough = true
 	log, _, err := a.logger()
 	if err != nil {
 		return err

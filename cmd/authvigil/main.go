@@ -49,6 +49,7 @@ func (e exit) Unwrap() error { return e.err }
 
 // An app is what all commands share.
 type app struct {
+	thorough       bool // ask whatever helps, once
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	environ        []string
@@ -142,7 +143,7 @@ func (a *app) checkOutput() error {
 
 // env is what the agent may touch on this machine.
 func (a *app) env(log *slog.Logger) agent.Env {
-	return agent.Env{Net: wire.System(), Jitter: rand.Float64, Log: log}
+	return agent.Env{Net: wire.System(), Jitter: rand.Float64, Log: log, Thorough: a.thorough}
 }
 
 // load reads the configuration and builds all of it.
