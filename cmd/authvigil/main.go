@@ -63,7 +63,7 @@ type app struct {
 
 // commands is the table of commands.
 var commands = []func(*app) *cobra.Command{
-	runCommand, demoCommand, onceCommand, checkCommand, diagnoseCommand, statusCommand, topCommand, explainCommand, replayCommand, inspectCommand, configCommand, reloadCommand, alertsCommand, versionCommand, manCommand,
+	runCommand, demoCommand, initCommand, onceCommand, checkCommand, diagnoseCommand, statusCommand, topCommand, explainCommand, replayCommand, inspectCommand, configCommand, reloadCommand, alertsCommand, versionCommand, manCommand,
 }
 
 func main() {
