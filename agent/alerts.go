@@ -36,7 +36,7 @@ func alertName(f diagnose.Finding) (name string, severity alert.Severity) {
 		return "AuthvigilClockWrong", alert.Critical
 	case diagnose.LogUnreadable:
 		return "AuthvigilLogUnreadable", alert.Warning
-	case diagnose.LocalResources:
+	case diagnose.LocalResources, diagnose.SecretStoreUnavailable:
 		return "AuthvigilUnwell", alert.Warning
 	case diagnose.RateLimited, diagnose.QuotaExhausted:
 		return "AuthvigilRateLimited", alert.Warning

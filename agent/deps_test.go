@@ -37,6 +37,8 @@ var home = map[string][]string{
 	"github.com/robfig/cron/v3":                      {"agent"},
 	"github.com/knadh/koanf/v2":                      {"agent"},
 	"github.com/spf13/cobra":                         {"cmd/authvigil"},
+	"github.com/hashicorp/vault/api":                 {"agent/secret"},
+	"github.com/aws/aws-sdk-go-v2/config":            {"agent/secret"},
 }
 
 func TestImports_followTheTable(t *testing.T) {

@@ -77,6 +77,7 @@ const (
 	CredentialExpiring        Cause = "credential_expiring"
 	SecretRotationDue         Cause = "secret_rotation_due"
 	SecretUnavailable         Cause = "secret_unavailable"
+	SecretStoreUnavailable    Cause = "secret_store_unavailable"
 	ClockUnsynchronised       Cause = "clock_unsynchronised"
 	NTPFalseticker            Cause = "ntp_falseticker"
 	NTPUnavailable            Cause = "ntp_unavailable"
@@ -171,6 +172,7 @@ var causes = map[Cause]About{
 	CredentialExpiring:        {"the credential itself ends soon", "replace it before its end", blameIdentity},
 	SecretRotationDue:         {"the secret is older than it should be", "rotate the secret", blameIdentity},
 	SecretUnavailable:         {"the secret cannot be read", "put the secret where its reference points, readable by the user authvigil runs as", blameIdentity},
+	SecretStoreUnavailable:    {"the place where a secret is kept does not answer", "make the secret store or program work again; nothing is known of what was to be asked with the secret", blameHost},
 	ClockUnsynchronised:       {"nobody disciplines the local clock", "start chronyd or systemd-timesyncd and give it reachable servers", blameHost},
 	NTPFalseticker:            {"a time server is wrong", "take the server out, or tell its operator", blameNetwork},
 	NTPUnavailable:            {"no reliable word about the time", "make at least three time servers reachable (UDP port 123)", blameNetwork},

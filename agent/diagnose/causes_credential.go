@@ -43,6 +43,7 @@ var credentialRows = []row{
 	{cause: WrongEnvironment, weight: 84, when: faultOf(evidence.SymptomRuleViolated, "client_id")},
 	{cause: RevokedTokenAccepted, weight: 97, when: faultOf(evidence.SymptomStillAccepted)},
 	{cause: IssuerDrift, weight: 88, when: faultOf(evidence.SymptomIssuer, "no_introspection_endpoint", "no_revocation_endpoint", "no_authorization_endpoint")},
+	{cause: SecretStoreUnavailable, weight: 97, when: faultOf(evidence.SymptomSecretAway)},
 	{cause: StateNotPreserved, weight: 96, when: faultOf(evidence.SymptomRuleViolated, "state")},
 	{cause: IssuerDrift, weight: 92, when: faultOf(evidence.SymptomRuleViolated, "iss")},
 	{cause: RedirectURIMismatch, weight: 96, when: faultOf(evidence.SymptomRuleViolated, "redirect_uri")},

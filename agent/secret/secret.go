@@ -66,11 +66,18 @@ type Aged interface {
 }
 
 // sources is the table of schemes: what stands before the first colon of a reference.
-var sources = map[string]func(place string) (Source, error){
-	"credential": newCredential,
-	"env":        newEnv,
-	"file":       newFile,
-	"plain":      newPlain,
+var sources map[string]func(place string) (Source, error)
+
+func init() { // because vault looks up references of its own
+	sources = map[string]func(place string) (Source, error){
+		"aws-sm":     newAWS,
+		"credential": newCredential,
+		"env":        newEnv,
+		"exec":       newExec,
+		"file":       newFile,
+		"plain":      newPlain,
+		"vault":      newVault,
+	}
 }
 
 // Schemes lists the schemes a reference may have, sorted.
@@ -105,6 +112,9 @@ func Parse(text string) (Ref, error) {
 	}
 	if scheme == "plain" {
 		place = Mask // a literal stays inside its Value, or reflection would print it
+	}
+	if shy, ok := source.(interface{ shown() string }); ok {
+		place = shy.shown()
 	}
 	return Ref{scheme, place, source}, nil
 }

@@ -65,6 +65,7 @@ const (
 	SymptomIndeterminate  Symptom = "indeterminate"    // a refresh token may or may not have been spent
 	SymptomRuleViolated   Symptom = "rule_violated"    // a protocol rule that the probe checks was broken; Code names it
 	SymptomCredentialSoon Symptom = "credential_soon"  // a secret is due for rotation or about to expire
+	SymptomSecretAway     Symptom = "secret_away"      // the place where a secret is kept cannot be asked
 	SymptomStillAccepted  Symptom = "still_accepted"   // a revoked token is still accepted
 )
 
@@ -94,7 +95,7 @@ func (f *Fault) Unwrap() error { return f.Err }
 // Own says whether the fault lies with authvigil or its machine, so that nothing can be said about what was probed.
 func (f *Fault) Own() bool {
 	switch f.Symptom {
-	case SymptomLocalResources, SymptomPanic:
+	case SymptomLocalResources, SymptomPanic, SymptomSecretAway:
 		return true
 	default:
 		return false

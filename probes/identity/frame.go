@@ -51,7 +51,11 @@ func (c common) allows(req *http.Request) error {
 func reveal(ctx context.Context, key string, ref secret.Ref) (secret.Value, error) {
 	v, err := ref.Reveal(ctx)
 	if err != nil {
-		return v, &evidence.Fault{Stage: evidence.StageConfig, Symptom: evidence.SymptomSecret, Code: key, Err: fmt.Errorf("%s: %w", key, err)}
+		symptom := evidence.SymptomSecret
+		if errors.Is(err, secret.ErrAway) {
+			symptom = evidence.SymptomSecretAway
+		}
+		return v, &evidence.Fault{Stage: evidence.StageConfig, Symptom: symptom, Code: key, Err: fmt.Errorf("%s: %w", key, err)}
 	}
 	return v, nil
 }
