@@ -38,7 +38,7 @@ func pfx(t testing.TB, e *pkcs12.Encoder, p *pair, passphrase string, chain ...*
 // jks writes a Java key store as an independent library does.
 func jks(t testing.TB, passphrase string, entries map[string]*pair) []byte {
 	t.Helper()
-	ks := keystore.New(keystore.WithMinPasswordLen(0))
+	ks := keystore.New(keystore.WithMinPasswordLen(0), keystore.WithOrderedAliases())
 	for alias, p := range entries {
 		if err := ks.SetTrustedCertificateEntry(alias, keystore.TrustedCertificateEntry{CreationTime: time.Now(), Certificate: keystore.Certificate{Type: "X509", Content: p.cert.Raw}}); err != nil {
 			t.Fatal(err)

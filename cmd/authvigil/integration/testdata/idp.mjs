@@ -17,8 +17,10 @@ const knob = { seconds: 300, status: 0, after: '', html: false, lose: false, non
 const clientKey = createPublicKey(readFileSync(process.env.CLIENT_PUBLIC));
 const bearerGrant = 'urn:ietf:params:oauth:grant-type:jwt-bearer';
 const exchangeGrant = 'urn:ietf:params:oauth:grant-type:token-exchange';
-const provider = new Provider(issuer, {
-  jwks: { keys: [signingKey('first')] },
+let keys = [signingKey('first')];
+let provider; // made anew when its keys change
+let answer;
+const settings = {
   scopes: ['openid', 'offline_access'],
   clients: [
     machine('in-header', 'header-secret-1', 'client_secret_basic'),
@@ -54,7 +56,7 @@ const provider = new Provider(issuer, {
   clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt', 'tls_client_auth', 'none'],
   rotateRefreshToken: true,
   ttl: { ClientCredentials: () => knob.seconds, AccessToken: () => knob.seconds, RefreshToken: 3600 },
-});
+};
 
 // consent gives a refresh token, as if somebody had agreed in a browser.
 async function consent() {
@@ -71,22 +73,26 @@ async function issue(ctx, more) {
   const value = await token.save();
   ctx.body = { access_token: value, expires_in: token.expiration, token_type: token.tokenType, ...more };
 }
-provider.registerGrantType(bearerGrant, async (ctx) => {
-  try {
-    await jwtVerify(ctx.oidc.params.assertion, clientKey, { issuer: 'workload@test', subject: 'somebody@test', audience: `${issuer}/token`, maxTokenAge: 120 });
-  } catch (error) {
-    throw new errors.InvalidGrant(`the assertion is not valid: ${error.message}`);
-  }
-  await issue(ctx, {});
-}, ['assertion']);
-provider.registerGrantType(exchangeGrant, async (ctx) => {
-  const { subject_token, subject_token_type } = ctx.oidc.params;
-  const subject = subject_token_type === 'urn:ietf:params:oauth:token-type:access_token' && await provider.ClientCredentials.find(subject_token);
-  if (!subject) throw new errors.InvalidRequest('the subject token is not valid');
-  await issue(ctx, { issued_token_type: 'urn:ietf:params:oauth:token-type:access_token' });
-}, ['subject_token', 'subject_token_type', 'actor_token', 'actor_token_type', 'requested_token_type', 'audience']);
-provider.on('server_error', (_ctx, error) => console.error(error));
-const answer = provider.callback();
+function begin() {
+  provider = new Provider(issuer, { ...settings, jwks: { keys } });
+  provider.registerGrantType(bearerGrant, async (ctx) => {
+    try {
+      await jwtVerify(ctx.oidc.params.assertion, clientKey, { issuer: 'workload@test', subject: 'somebody@test', audience: `${issuer}/token`, maxTokenAge: 120 });
+    } catch (error) {
+      throw new errors.InvalidGrant(`the assertion is not valid: ${error.message}`);
+    }
+    await issue(ctx, {});
+  }, ['assertion']);
+  provider.registerGrantType(exchangeGrant, async (ctx) => {
+    const { subject_token, subject_token_type } = ctx.oidc.params;
+    const subject = subject_token_type === 'urn:ietf:params:oauth:token-type:access_token' && await provider.ClientCredentials.find(subject_token);
+    if (!subject) throw new errors.InvalidRequest('the subject token is not valid');
+    await issue(ctx, { issued_token_type: 'urn:ietf:params:oauth:token-type:access_token' });
+  }, ['subject_token', 'subject_token_type', 'actor_token', 'actor_token_type', 'requested_token_type', 'audience']);
+  provider.on('server_error', (_ctx, error) => console.error(error));
+  answer = provider.callback();
+}
+begin();
 let asked = 0;
 
 createServer({ cert: readFileSync(process.env.CERT), key: readFileSync(process.env.KEY), ca: readFileSync(process.env.CA), requestCert: true, rejectUnauthorized: false }, (req, res) => {
@@ -98,6 +104,12 @@ createServer({ cert: readFileSync(process.env.CERT), key: readFileSync(process.e
     knob.html = url.searchParams.has('html');
     knob.lose = url.searchParams.has('lose');
     knob.nonce = url.searchParams.has('nonce');
+    res.end('ok');
+    return;
+  }
+  if (url.pathname === '/_rotate') { // a new signing key; keep: the old ones stay published
+    keys = [signingKey(url.searchParams.get('kid')), ...(url.searchParams.has('keep') ? keys : [])];
+    begin();
     res.end('ok');
     return;
   }
