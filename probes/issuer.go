@@ -220,6 +220,7 @@ var ranks = map[string]importance{
 	"keys_many":               {6, levelInfo},
 	"token_held":              {5, levelInfo},
 	"token_opaque":            {4, levelInfo},
+	"token_unverified":        {4, levelInfo},
 	"metadata_without_tls":    {2, levelInfo},
 	"memory_of_issuer_absent": {1, levelInfo},
 }

@@ -346,6 +346,9 @@ func compareNames(keys []publishedKey, note func(code, name, reason string)) {
 	nameless := 0
 	for i := range keys {
 		k := &keys[i]
+		if k.Problem != "" {
+			continue
+		}
 		if k.Kid == "" {
 			if k.signs {
 				nameless++

@@ -21,6 +21,7 @@ const (
 
 // An issuerMemory is what was seen of an issuer before. It outlives restarts.
 type issuerMemory struct {
+	Issuer    string // that was looked at; another one is another story
 	Since     time.Time
 	Fields    map[string]string         // of the metadata, as last seen
 	Changes   []fieldChange             // recent ones
@@ -60,6 +61,9 @@ func (p *issuerProbe) recall() *issuerMemory {
 		if len(b) > 0 && json.Unmarshal(b, m) != nil || len(b) == 0 && err != nil {
 			*m = issuerMemory{missing: true}
 		}
+	}
+	if m.Issuer != p.Issuer {
+		*m = issuerMemory{Issuer: p.Issuer, missing: m.missing}
 	}
 	if m.Keys == nil {
 		m.Keys = map[string]*rememberedKey{}

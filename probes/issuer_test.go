@@ -124,6 +124,9 @@ func TestIssuer_faultList(t *testing.T) {
 		{"metadata of 5 MiB", nil, func(f *sandbox.IdPFaults) { f.Answer, f.Only = sandbox.HugeBody(5<<20), []string{"/.well-known"} }, diagnose.DiscoveryUnusable, byIssuer, "longer than 256 KiB"},
 		{"no metadata", nil, func(f *sandbox.IdPFaults) { f.Answer, f.Only = sandbox.Status(404), []string{"/.well-known"} }, diagnose.DiscoveryUnusable, byIssuer, "404"},
 		{"metadata fail", nil, func(f *sandbox.IdPFaults) { f.Answer, f.Only = sandbox.Status(503), []string{"/.well-known"} }, diagnose.IDPUnavailable, byIssuer, "503"},
+		{"nobody there", nil, func(f *sandbox.IdPFaults) { f.Line = sandbox.Refused }, diagnose.IDPUnavailable, byIssuer, "refused"},
+		{"name gone", nil, func(f *sandbox.IdPFaults) { f.Line = sandbox.NoSuchName }, diagnose.DNSFailure, byIssuer, "no such host"},
+		{"certificate expired", nil, func(f *sandbox.IdPFaults) { f.Certificate.NotAfter = time.Now().Add(-time.Hour) }, diagnose.TLSCertExpired, byIssuer, "ended"},
 		{"no key set named", nil, func(f *sandbox.IdPFaults) { f.Metadata = map[string]any{"jwks_uri": nil} }, diagnose.DiscoveryUnusable, byIssuer, "jwks_uri"},
 		{"an endpoint without TLS", nil, func(f *sandbox.IdPFaults) {
 			f.Metadata = map[string]any{"userinfo_endpoint": "http://auth.example.test/userinfo"}

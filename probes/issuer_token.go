@@ -136,6 +136,8 @@ func (p *issuerProbe) checkSignature(ctx context.Context, l *look) {
 		l.note("token_signature", "the signature of the token is not good by key %q, which the issuer publishes under that name", t.Kid)
 	case evidence.SignatureValid:
 		p.used(l, key)
+	default:
+		l.note("token_unverified", "the signature of the token (%s) could not be checked here", t.Alg)
 	}
 }
 

@@ -48,6 +48,9 @@ var issuerRows = func() (rows []row) {
 		row{cause: IDPUnavailable, weight: 93, when: func(f *facts) bool {
 			return f.ofIssuer() && f.atIssuer && f.fault != nil && f.fault.Symptom == evidence.SymptomServerError
 		}},
+		row{cause: IDPUnavailable, weight: 99, when: func(f *facts) bool { // it is there for nothing else
+			return f.ofIssuer() && f.atIssuer && f.fault != nil && slices.Contains([]evidence.Symptom{evidence.SymptomTimeout, evidence.SymptomRefused, evidence.SymptomClosed, evidence.SymptomUnreachable}, f.fault.Symptom)
+		}},
 		row{cause: TokenNotYetValid, weight: 92, when: func(f *facts) bool { return f.lifetime("not_yet_valid") && !(f.skewed() && f.skew < 0) }},
 		row{cause: ClockSkew, weight: 99, when: func(f *facts) bool { return f.lifetime("not_yet_valid") && f.skewed() && f.skew < 0 }},
 		row{cause: TokenExpired, weight: 92, when: func(f *facts) bool { return f.lifetime("expired") && f.skewed() && f.skew < 0 }},

@@ -156,7 +156,7 @@ func (f *facts) culprit(c Cause) string {
 	switch {
 	case kind == blameIdentity && f.ofIssuer() && f.fault != nil && f.fault.Symptom == evidence.SymptomIssuer: // what it signed itself
 		kind = blameIssuer
-	case f.ofIssuer() && ofServer(c) && s.Report.Chain != nil && s.Report.Chain.Address != "": // another server that its metadata name
+	case f.ofIssuer() && f.fault != nil && f.fault.Code == "endpoint_certificate" && ofServer(c) && s.Report.Chain != nil && s.Report.Chain.Address != "": // another server that its metadata name
 		return "endpoint:" + s.Report.Chain.Address
 	case (kind == blameIdentity) && f.issuerSuffers():
 		kind = blameIssuer

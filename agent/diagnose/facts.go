@@ -102,7 +102,7 @@ func deciding(s *Sighting) *evidence.Exchange {
 				return &list[i]
 			}
 		case evidence.AskIssuer:
-			if s.Fault != nil && s.Fault.Stage == evidence.StageDiscovery {
+			if s.Fault != nil && (s.Fault.Stage == evidence.StageDiscovery || s.Kind == "issuer" && list[i].Fault == s.Fault) {
 				return &list[i]
 			}
 		}
