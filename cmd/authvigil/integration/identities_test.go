@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// startApache is a server that verifies digests, passwords in UTF-8, and a form login with a session.
-func startApache(t *testing.T, c *ca) (int, *process) {
+// startApacheAlone is a server that verifies digests, passwords in UTF-8, and a form login with a session.
+func startApacheAlone(t *testing.T, c *ca) (int, *process) {
 	t.Helper()
 	dir, n := t.TempDir(), port(t)
 	modules, err := filepath.Glob("/usr/lib/apache2/modules/mod_auth_digest.so")
@@ -156,7 +156,7 @@ func TestIdentities(t *testing.T) {
 	c.clientCertificate(t, "stranger", "stranger.test")
 	c.leaf(t, "other", "localhost", time.Now().Add(-time.Hour), time.Now().Add(time.Hour), true) // its key is nobody's
 	provider, signatures := startIDP(t, c), startSignatures(t)
-	apache, apacheLog := startApache(t, c)
+	apache, apacheLog := startApacheAlone(t, c)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the provider says:\n%s\nApache says:\n%s", provider.output(), apacheLog.output())
