@@ -63,6 +63,7 @@ const (
 	TLSStartTLSUnavailable    Cause = "tls_starttls_unavailable"
 	TLSStapleUnusable         Cause = "tls_staple_unusable"
 	TLSFleetInconsistent      Cause = "tls_fleet_inconsistent"
+	TLSFileUnreadable         Cause = "tls_file_unreadable"
 	ProxyAuthRequired         Cause = "proxy_auth_required"
 	BlockedByGateway          Cause = "blocked_by_gateway"
 	IDPUnavailable            Cause = "idp_unavailable"
@@ -158,6 +159,7 @@ var causes = map[Cause]About{
 	TLSStartTLSUnavailable:    {"the server does not begin TLS when asked", "switch STARTTLS on at the server, and look for middleboxes that strip it", blameEndpoint},
 	TLSStapleUnusable:         {"the stapled OCSP answer is missing, out of date or not valid", "let the server fetch a new OCSP answer; look at its way to the responder", blameEndpoint},
 	TLSFleetInconsistent:      {"the addresses of the server show different certificates", "deploy the same certificate to every address", blameEndpoint},
+	TLSFileUnreadable:         {"a file gives no certificates", "write the file whole, in a form that is known, readable for authvigil, and give its passphrase", blameEndpoint},
 	ProxyAuthRequired:         {"the proxy on the way wants credentials", "give the proxy's credentials", blameNetwork},
 	BlockedByGateway:          {"a gateway refused before the credential was looked at", "change the client's manner or the gateway's rule; do not rotate secrets", blameGateway},
 	IDPUnavailable:            {"the identity provider cannot be used", "restore the identity provider or the path to it; the credentials are not at fault", blameIssuer},

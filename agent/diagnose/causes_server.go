@@ -125,7 +125,8 @@ var networkRows = []row{
 	{cause: ProxyAuthRequired, weight: 95, when: func(f *facts) bool {
 		return f.status == 407 || f.transportSays("407", "proxy authentication required", "proxy authorization required")
 	}},
-	{cause: LogUnreadable, weight: 97, when: symptom(evidence.SymptomSource)},
+	{cause: LogUnreadable, weight: 97, when: func(f *facts) bool { return symptom(evidence.SymptomSource)(f) && f.c.Sighting.Kind != "certificate" }},
+	{cause: TLSFileUnreadable, weight: 97, when: func(f *facts) bool { return symptom(evidence.SymptomSource)(f) && f.c.Sighting.Kind == "certificate" }},
 	{cause: RefreshTokenUncertain, weight: 97, when: symptom(evidence.SymptomIndeterminate)},
 	{cause: LocalResources, weight: 97, when: symptom(evidence.SymptomLocalResources, evidence.SymptomPanic)},
 	{cause: DNSFailure, weight: 92, any: of(cNoHost), when: fromClient},

@@ -3,8 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -20,18 +18,18 @@ import (
 	"github.com/authvigil/authvigil/agent/secret"
 	"github.com/authvigil/authvigil/exporters"
 	"github.com/authvigil/authvigil/probes/evidence"
-	"github.com/authvigil/authvigil/probes/wire"
 )
 
 func inspectCommand(a *app) *cobra.Command {
+	var cert certFlags
 	c := &cobra.Command{Use: "inspect", Short: "Look at a token, a certificate or the clock"}
 	c.AddCommand(
 		&cobra.Command{Use: "token REF", Short: "Decode a token; REF is a file, -, env:NAME, file:PATH or credential:NAME", Args: cobra.ExactArgs(1), Example: "  authvigil inspect token file:/etc/authvigil/token\n  pbpaste | authvigil inspect token -", RunE: func(c *cobra.Command, args []string) error {
 			return a.inspectToken(c.Context(), args[0])
 		}},
-		&cobra.Command{Use: "cert HOST:PORT|FILE", Short: "Show and judge a certificate chain", Args: cobra.ExactArgs(1), Example: "  authvigil inspect cert api.example.com:443", RunE: func(c *cobra.Command, args []string) error {
-			return a.inspectCert(c.Context(), args[0])
-		}},
+		cert.bind(&cobra.Command{Use: "cert HOST:PORT|FILE", Short: "Show and judge a certificate chain, of a server or of a file (PEM, DER, PKCS #7, PKCS #12, JKS, kubeconfig)", Args: cobra.ExactArgs(1), Example: "  authvigil inspect cert api.example.com:443\n  authvigil inspect cert --passphrase env:PASS site.p12", RunE: func(c *cobra.Command, args []string) error {
+			return a.inspectCert(c.Context(), args[0], &cert)
+		}}),
 		&cobra.Command{Use: "clock SERVER…", Short: "Compare the local clock with time servers", Args: cobra.MinimumNArgs(1), Example: "  authvigil inspect clock ntp1.example.com ntp2.example.com ntp3.example.com", RunE: func(c *cobra.Command, args []string) error {
 			return a.inspectProbe(c.Context(), fmt.Sprintf("kind = \"ntp\"\nservers = [\"%s\"]", strings.Join(args, "\", \"")))
 		}},
@@ -135,45 +133,45 @@ func (a *app) showToken(t *evidence.Token, now time.Time) {
 	p.table(nil, rows)
 }
 
-func (a *app) inspectCert(ctx context.Context, what string) error {
-	if _, _, err := net.SplitHostPort(what); err == nil {
-		return a.inspectProbe(ctx, fmt.Sprintf("kind = \"certificate\"\naddress = %q", what))
-	}
-	b, err := os.ReadFile(what)
-	if err != nil {
-		return exit{exitUsage, fmt.Errorf("%q is neither host:port nor a file that can be read", what)}
-	}
-	var certs []*x509.Certificate
-	for rest := b; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
+// certFlags are those of `inspect cert`.
+type certFlags struct{ caFile, serverName, starttls, passphrase string }
+
+func (f *certFlags) bind(c *cobra.Command) *cobra.Command {
+	c.Flags().StringVar(&f.caFile, "ca-file", "", "PEM file with the authorities to trust in place of the system's")
+	c.Flags().StringVar(&f.serverName, "server-name", "", "name to ask for and to expect; default: the host")
+	c.Flags().StringVar(&f.starttls, "starttls", "", "smtp, imap, pop3, ftp, ldap, postgres, mysql or xmpp")
+	c.Flags().StringVar(&f.passphrase, "passphrase", "", "reference to the passphrase of a PKCS #12 or JKS file, such as file:PATH or env:NAME")
+	return c
+}
+
+// settings are those of a certificate probe.
+func (f *certFlags) settings(what string) (string, error) {
+	text := fmt.Sprintf("kind = \"certificate\"\naddress = %q\n", what)
+	if _, _, err := net.SplitHostPort(what); err != nil {
+		if info, err := os.Stat(what); err != nil || !info.Mode().IsRegular() {
+			return "", fmt.Errorf("%q is neither host:port nor a file that can be read", what)
 		}
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
+		path, err := filepath.Abs(what)
 		if err != nil {
-			return exit{exitFound, fmt.Errorf("%s: certificate %d cannot be read: %w", what, len(certs)+1, err)}
+			return "", err
 		}
-		certs = append(certs, c)
+		escaped := strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
+		text = fmt.Sprintf("kind = \"certificate\"\nfiles = [%q]\n", escaped)
 	}
-	if len(certs) == 0 {
-		return exit{exitUsage, fmt.Errorf("%s holds no certificate in PEM form", what)}
-	}
-	chain := wire.Describe(certs, "")
-	if a.output != "text" {
-		if err := writeJSON(a.stdout, map[string]any{"schema_version": exporters.SchemaVersion, "certificates": chain.Certificates}); err != nil {
-			return err
+	for key, value := range map[string]string{"ca_file": f.caFile, "server_name": f.serverName, "starttls": f.starttls, "passphrase": f.passphrase} {
+		if value != "" {
+			text += fmt.Sprintf("%s = %q\n", key, value)
 		}
-	} else {
-		a.showChain(&chain)
 	}
-	if time.Now().After(certs[0].NotAfter) {
-		fmt.Fprintf(a.stderr, "problem: the certificate ended %s ago\n", evidence.Span(time.Since(certs[0].NotAfter)))
-		return exit{code: exitFound}
+	return text, nil
+}
+
+func (a *app) inspectCert(ctx context.Context, what string, flags *certFlags) error {
+	settings, err := flags.settings(what)
+	if err != nil {
+		return exit{exitUsage, err}
 	}
-	return nil
+	return a.inspectProbe(ctx, settings)
 }
 
 // inspectProbe runs one probe that the command line describes.
@@ -195,20 +193,24 @@ func (a *app) inspectProbe(ctx context.Context, settings string) error {
 		return exit{exitUsage, err}
 	}
 	ev := &events[0]
-	if a.output != "text" {
+	switch {
+	case a.output != "text":
 		if err := a.report(events); err != nil {
 			return err
 		}
-		return nil
-	}
-	if ev.Report.Chain != nil {
-		a.showChain(ev.Report.Chain)
-	}
-	if ev.Report.Clock != nil {
-		a.showClock(ev.Report.Clock)
-	}
-	for _, f := range ev.Findings {
-		a.finding(f, nil)
+	default:
+		if ev.Report.Chain != nil {
+			a.showChain(ev.Report.Chain)
+		}
+		if ev.Report.Clock != nil {
+			a.showClock(ev.Report.Clock)
+		}
+		if ev.Fault != nil {
+			fmt.Fprintf(a.stderr, "problem: %s\n", exporters.Show(ev.Fault.Error()))
+		}
+		for _, f := range ev.Findings {
+			a.finding(f, nil)
+		}
 	}
 	if ev.Fault != nil || len(ev.Findings) > 0 {
 		return exit{code: exitFound}

@@ -102,6 +102,8 @@ func TestCommands_exitCodesAndWords(t *testing.T) {
 		{"inspect token -", "eyJhbGciOiJFUzI1NiJ9.eyJleHAiOjE3MDAwMDAwMDB9.c2ln", 1, []string{"ended", "ES256"}, nil},
 		{"inspect token -", "opaque-text", 0, []string{"opaque"}, nil},
 		{"inspect token eyJhbGciOiJFUzI1NiJ9.e30.c2ln", "", 2, nil, []string{"command line"}},
+		{"inspect cert testdata/expired.p12 --passphrase plain:secret", "", 1, []string{"expired.test", "ended"}, nil},
+		{"inspect cert testdata/expired.p12 --passphrase plain:wrong", "", 1, []string{"tls_file_unreadable"}, nil},
 		{"inspect cert /nowhere", "", 2, nil, []string{"neither host:port nor a file"}},
 		{"reload --socket /nowhere/authvigil.sock", "", 1, nil, []string{"no daemon answers"}},
 		{"alerts test nobody", "", 1, nil, []string{"there is no [sink.nobody]"}},

@@ -136,6 +136,10 @@ func JudgeTrust(presented []*x509.Certificate, err error) evidence.Facet {
 	case errors.As(err, &invalid) && (invalid.Reason == x509.CANotAuthorizedForThisName || invalid.Reason == x509.NameConstraintsWithoutSANs):
 		f.Code = "name_constraint"
 		f.Detail = "an issuing certificate may not vouch for this name: " + evidence.Clean(invalid.Cert.Subject.CommonName, 128)
+	case outworn(presented) != nil:
+		c := outworn(presented)
+		f.Code = "weak_signature"
+		f.Detail = fmt.Sprintf("the certificate of %q is signed with %s, which no client trusts any more", evidence.Clean(shownName(c), 128), c.SignatureAlgorithm)
 	case SelfSigned(leaf):
 		f.Code, f.Detail = "self_signed", "the certificate is signed by itself and not trusted"
 	case len(presented) == 1 && !leaf.IsCA:
@@ -150,6 +154,22 @@ func JudgeTrust(presented []*x509.Certificate, err error) evidence.Facet {
 		f.Detail = fmt.Sprintf("the chain ends at %q, issued by %q, which is not trusted", evidence.Clean(last.Subject.CommonName, 128), evidence.Clean(last.Issuer.CommonName, 128))
 	}
 	return f
+}
+
+// outworn finds a certificate whose issuer is there and whose signature counts for nothing, because of its algorithm (MD5,
+// SHA-1); nil: none.
+func outworn(presented []*x509.Certificate) *x509.Certificate {
+	for i, c := range presented[:min(len(presented), maxCertificates)] {
+		switch c.SignatureAlgorithm {
+		case x509.MD2WithRSA, x509.MD5WithRSA, x509.SHA1WithRSA, x509.DSAWithSHA1, x509.ECDSAWithSHA1:
+			if slices.ContainsFunc(presented, func(by *x509.Certificate) bool {
+				return by != presented[i] && string(by.RawSubject) == string(c.RawIssuer)
+			}) {
+				return c
+			}
+		}
+	}
+	return nil
 }
 
 // vouches says whether one of the certificates has signed the leaf.
