@@ -19,7 +19,8 @@ var mayImport = map[string][]string{
 	"agent/alert":     {"agent/secret"},
 	"probes/wire":     {"agent/secret", "probes/evidence"},
 	"probes/identity": {"agent/pace", "agent/secret", "probes/evidence", "probes/wire"},
-	"probes":          {"agent/secret", "agent/spike", "probes/evidence", "probes/identity", "probes/wire"},
+	"probes/logline":  {"probes/evidence"},
+	"probes":          {"agent/secret", "agent/spike", "probes/evidence", "probes/identity", "probes/logline", "probes/wire"},
 	"probes/sandbox":  {},
 	"agent":           {"agent/alert", "agent/diagnose", "agent/pace", "agent/secret", "agent/spike", "probes", "probes/evidence", "probes/identity", "probes/wire"},
 	"packaging/sbom":  {},
@@ -27,7 +28,7 @@ var mayImport = map[string][]string{
 }
 
 // pure packages have no network among their dependencies and do not import os themselves.
-var pure = []string{"probes/evidence", "agent/pace", "agent/spike", "agent/diagnose"}
+var pure = []string{"probes/evidence", "probes/logline", "agent/pace", "agent/spike", "agent/diagnose"}
 
 // home says which package alone may import a library.
 var home = map[string][]string{

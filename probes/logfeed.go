@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/authvigil/authvigil/agent/spike"
-	"github.com/authvigil/authvigil/probes/evidence"
+	"github.com/authvigil/authvigil/probes/logline"
 )
 
 // LogSettings says how lines of access logs are read, and who and where they are about.
@@ -30,7 +30,7 @@ type LogSettings struct {
 type LogFeed struct {
 	settings LogSettings
 	who      []int // roles, in the order of preference
-	routes   *routes
+	routes   *logline.Routes
 	detector *spike.Detector
 
 	Counts  LogCounts
@@ -48,23 +48,6 @@ type LogCounts struct {
 	Status   [1000]int
 }
 
-// presentable makes a path that anybody may have asked for fit to be a label.
-func presentable(endpoint []byte) []byte {
-	if len(endpoint) <= maxEndpoint+8 {
-		plain := true
-		for _, c := range endpoint {
-			if c < ' ' || c > '~' {
-				plain = false
-				break
-			}
-		}
-		if plain {
-			return endpoint
-		}
-	}
-	return []byte(evidence.Clean(string(endpoint), maxEndpoint))
-}
-
 // maxRefusals is how many endpoints are counted by themselves.
 const maxRefusals = 2048
 
@@ -77,14 +60,16 @@ func NewLogFeed(s LogSettings, key []byte) (*LogFeed, error) {
 		errs = append(errs, fmt.Errorf("format: %w", err))
 	}
 	for _, name := range s.Client {
-		role := slices.Index(roleNames[:], name)
+		role := slices.Index(logline.RoleNames[:], name)
 		if role < 0 {
-			errs = append(errs, fmt.Errorf("client: %q is none of %s", name, strings.Join(roleNames[:], ", ")))
+			errs = append(errs, fmt.Errorf("client: %q is none of %s", name, strings.Join(logline.RoleNames[:], ", ")))
 		}
 		f.who = append(f.who, role)
 	}
 	if s.Client == nil {
-		f.who = []int{roleSubject, roleClientID, roleUser, roleKey, roleAddress}
+		for role := range logline.RoleNames {
+			f.who = append(f.who, role)
+		}
 	}
 	switch s.Clients {
 	case "", "hashed", "clear":
@@ -92,19 +77,19 @@ func NewLogFeed(s LogSettings, key []byte) (*LogFeed, error) {
 		errs = append(errs, fmt.Errorf("clients: %q is neither hashed nor clear", s.Clients))
 	}
 	var err error
-	if f.routes, err = newRoutes(s.Routes); err != nil {
+	if f.routes, err = logline.NewRoutes(s.Routes); err != nil {
 		errs = append(errs, err)
 	}
 	f.detector = spike.New(f.policy(key))
 	return f, errors.Join(errs...)
 }
 
-func (f *LogFeed) newReader() (logFormat, error) {
+func (f *LogFeed) newReader() (logline.Reader, error) {
 	format := f.settings.Format
 	if format == "" {
 		format = "auto"
 	}
-	return newLogReader(format, logOptions{LogFormat: f.settings.LogFormat, Fields: f.settings.Fields, Inner: f.settings.Inner})
+	return logline.New(format, logline.Options{LogFormat: f.settings.LogFormat, Fields: f.settings.Fields, Inner: f.settings.Inner})
 }
 
 // policy names clients by a keyed hash, so that alerts do not carry who they are, unless that was asked for.
@@ -127,33 +112,22 @@ func (f *LogFeed) policy(key []byte) spike.Policy {
 func (f *LogFeed) Detector() *spike.Detector { return f.detector }
 
 // add gives a line to the detector. A quiet line was counted before, by a process that is gone.
-func (f *LogFeed) add(l *logLine, quiet bool) {
-	endpoint := l.target
-	if !l.whole {
-		endpoint = f.routes.endpoint(l.target, l.status/100 == 2 || l.status == 401 || l.status == 403)
-	}
-	endpoint = presentable(endpoint)
-	var client []byte
-	for _, role := range f.who {
-		if name := l.who[role]; !absent(name) {
-			client = name
-			break
-		}
-	}
-	f.detector.Add(spike.Request{At: l.at, Status: l.status, Endpoint: endpoint, Client: client, Reason: l.reason, ByProxy: l.answered == answeredProxy})
-	if l.at.After(f.newest) {
-		f.newest = l.at
+func (f *LogFeed) add(l *logline.Line, quiet bool) {
+	endpoint := f.routes.Endpoint(l)
+	f.detector.Add(spike.Request{At: l.At, Status: l.Status, Endpoint: endpoint, Client: l.Client(f.who), Reason: l.Reason, ByProxy: l.Answered == logline.AnsweredProxy})
+	if l.At.After(f.newest) {
+		f.newest = l.At
 	}
 	if quiet {
 		return
 	}
 	f.Counts.Requests++
-	f.Counts.Status[l.status]++
+	f.Counts.Status[l.Status]++
 	if f.Seen != nil {
-		f.Seen(l.at, l.status)
+		f.Seen(l.At, l.Status)
 	}
-	if l.status == 401 || l.status == 403 {
-		f.refuse(endpoint, l.status)
+	if l.Status == 401 || l.Status == 403 {
+		f.refuse(endpoint, l.Status)
 	}
 }
 

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/authvigil/authvigil/probes/logline"
 )
 
 const (
@@ -140,8 +142,8 @@ func (t *tail) prime() {
 		if !bytes.HasSuffix(line, []byte("\n")) || !first && line[0] != '#' {
 			return
 		}
-		var l logLine
-		_ = t.format.read(bytes.TrimRight(line, "\r\n"), &l) // only what it remembers matters
+		var l logline.Line
+		_ = t.format.Read(bytes.TrimRight(line, "\r\n"), &l) // only what it remembers matters
 		first = false
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"io"
+
+	"github.com/authvigil/authvigil/probes/logline"
 )
 
 const (
@@ -14,7 +16,7 @@ const (
 // A logSource is one stream of lines, in the order in which they were written.
 type logSource struct {
 	from   io.Reader
-	format logFormat
+	format logline.Reader
 
 	buf        []byte
 	begin, end int   // of what was read and not yet taken
@@ -22,7 +24,7 @@ type logSource struct {
 	at         int64 // place in the stream of the line that is taken next
 	skipping   bool  // the rest of a line that is too long
 
-	present logLine // parsed and not yet added
+	present logline.Line // parsed and not yet added
 	ready   bool
 	next    int64 // place after present
 	quiet   int64 // lines that begin before this place were counted before
@@ -103,13 +105,13 @@ func (s *logSource) advance(f *LogFeed) (bool, error) {
 
 func (s *logSource) parse(f *LogFeed, line []byte) {
 	line = bytes.TrimSuffix(line, []byte("\r"))
-	s.present = logLine{}
+	s.present = logline.Line{}
 	quiet := s.at < s.quiet
-	switch err := s.format.read(line, &s.present); {
+	switch err := s.format.Read(line, &s.present); {
 	case err == nil:
 		s.ready = true
 	case quiet:
-	case errors.Is(err, errNotRequest) || len(line) == 0:
+	case errors.Is(err, logline.ErrNotRequest) || len(line) == 0:
 		f.Counts.Ignored++
 	default:
 		f.bad(line)
@@ -152,7 +154,7 @@ func (f *LogFeed) pump(sources []*logSource, enough func() bool) (done bool, err
 	for n := 1; len(open) > 0; n++ {
 		first := 0
 		for i, s := range open[1:] {
-			if s.present.at.Before(open[first].present.at) {
+			if s.present.At.Before(open[first].present.At) {
 				first = i + 1
 			}
 		}

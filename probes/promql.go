@@ -18,6 +18,7 @@ import (
 	"github.com/authvigil/authvigil/agent/spike"
 	"github.com/authvigil/authvigil/probes/evidence"
 	"github.com/authvigil/authvigil/probes/identity"
+	"github.com/authvigil/authvigil/probes/logline"
 	"github.com/authvigil/authvigil/probes/wire"
 )
 
@@ -247,7 +248,7 @@ func (s *promSeries) endpoint() string {
 	if len(values) == 0 {
 		return "-"
 	}
-	return evidence.Clean(strings.Join(values, " "), maxEndpoint)
+	return evidence.Clean(strings.Join(values, " "), logline.MaxEndpoint)
 }
 
 // ask makes one query.

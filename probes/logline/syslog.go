@@ -1,4 +1,4 @@
-package probes
+package logline
 
 import (
 	"bytes"
@@ -8,21 +8,21 @@ import (
 // enveloped reads lines that something put into an envelope: syslog (RFC 5424, RFC 3164), or the runtime of a container.
 type enveloped struct {
 	open  func(line []byte) (message []byte, ok bool)
-	inner logFormat
+	inner Reader
 }
 
-func newSyslog(o logOptions) (logFormat, error) {
+func newSyslog(o Options) (Reader, error) {
 	inner, err := innerFormat(o)
 	return &enveloped{openSyslog, inner}, err
 }
 
-func newDocker(o logOptions) (logFormat, error) {
+func newDocker(o Options) (Reader, error) {
 	inner, err := innerFormat(o)
 	d := &docker{}
 	return &enveloped{d.open, inner}, err
 }
 
-func innerFormat(o logOptions) (logFormat, error) {
+func innerFormat(o Options) (Reader, error) {
 	name := o.Inner
 	if name == "" {
 		name = "auto"
@@ -34,12 +34,12 @@ func innerFormat(o logOptions) (logFormat, error) {
 	return build(o)
 }
 
-func (f *enveloped) read(line []byte, l *logLine) error {
+func (f *enveloped) Read(line []byte, l *Line) error {
 	message, ok := f.open(line)
 	if !ok {
 		return errLine
 	}
-	return f.inner.read(message, l)
+	return f.inner.Read(message, l)
 }
 
 // openSyslog takes the message out of a line of syslog. What stands in the header is not believed: the line itself has a

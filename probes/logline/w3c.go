@@ -1,11 +1,11 @@
-package probes
+package logline
 
 import "bytes"
 
 // w3c reads the extended log format of the W3C, in which IIS and CloudFront write: a comment names the fields. Times are UTC.
 // The substatus of IIS says why: 401.1 logon failed, 401.2 by configuration, 401.3 access list, 401.4 filter, 401.5 program.
 type w3c struct {
-	clock  logClock
+	clock  timeReader
 	order  []field
 	named  []named
 	values values
@@ -15,20 +15,20 @@ type w3c struct {
 // iisOrder is what IIS writes where nobody changed it.
 var iisOrder = []field{fieldDate, fieldTime, fieldNone, fieldNone, fieldPath, fieldNone, fieldNone, roleUser, roleAddress, fieldNone, fieldNone, fieldStatus, fieldSubstatus, fieldNone, fieldNone}
 
-func newW3C(o logOptions) (logFormat, error) {
+func newW3C(o Options) (Reader, error) {
 	own := []named{{"date", fieldDate, 0}, {"time", fieldTime, 0}, {"sc-substatus", fieldSubstatus, 0}, {"x-forwarded-for", roleAddress, 0}, {"cs(X-Forwarded-For)", roleAddress, 0}}
 	return &w3c{order: iisOrder, named: append(own, namedFields(o)...)}, nil
 }
 
-func (f *w3c) read(line []byte, l *logLine) error {
+func (f *w3c) Read(line []byte, l *Line) error {
 	if len(line) == 0 {
-		return errNotRequest
+		return ErrNotRequest
 	}
 	if line[0] == '#' {
 		if names, ok := bytes.CutPrefix(line, []byte("#Fields:")); ok {
 			f.header(names)
 		}
-		return errNotRequest
+		return ErrNotRequest
 	}
 	f.values.reset()
 	for i := 0; len(line) > 0; i++ {
@@ -54,8 +54,8 @@ func (f *w3c) read(line []byte, l *logLine) error {
 	if err := f.values.into(l, &f.clock); err != nil {
 		return err
 	}
-	if l.status == 401 && len(sub) == 1 && sub[0] >= '1' && sub[0] <= '9' {
-		l.reason = substatus[sub[0]-'0']
+	if l.Status == 401 && len(sub) == 1 && sub[0] >= '1' && sub[0] <= '9' {
+		l.Reason = substatus[sub[0]-'0']
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package probes
+package logline
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ import (
 // Cases are files: a line of the log, and below it what is to be read out of it, after two blanks: time, status, endpoint,
 // who asked (role=name), who answered, the reason; or "no request", or "bad".
 func TestLogFormats(t *testing.T) {
-	files, err := filepath.Glob("testdata/loglines/*.txt")
+	files, err := filepath.Glob("testdata/lines/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no cases", err)
 	}
@@ -26,8 +26,8 @@ func TestLogFormats(t *testing.T) {
 		}
 		name, _, _ := strings.Cut(strings.TrimSuffix(filepath.Base(file), ".txt"), "-")
 		covered[name] = true
-		var o logOptions
-		var reader logFormat
+		var o Options
+		var reader Reader
 		lines := strings.Split(string(text), "\n")
 		for i := 0; i < len(lines); i++ {
 			line := lines[i]
@@ -47,7 +47,7 @@ func TestLogFormats(t *testing.T) {
 				continue
 			}
 			if reader == nil {
-				if reader, err = newLogReader(name, o); err != nil {
+				if reader, err = New(name, o); err != nil {
 					t.Fatalf("%s: %v", file, err)
 				}
 			}
@@ -61,7 +61,7 @@ func TestLogFormats(t *testing.T) {
 				t.Errorf("%s:%d:\n got  %s\n want %s\n line %s", file, i+1, got, want, line)
 			}
 			if name != "csv" && name != "log_format" && name != "w3c" && name != "iis" && len(o.Fields) == 0 && !strings.HasPrefix(lines[i], "  bad") {
-				found, _ := newLogReader("auto", logOptions{})
+				found, _ := New("auto", Options{})
 				if auto := described(found, []byte(line)); auto != got {
 					t.Errorf("%s:%d: auto reads\n  %s\nwant\n  %s", file, i+1, auto, got)
 				}
@@ -70,44 +70,44 @@ func TestLogFormats(t *testing.T) {
 	}
 	for name := range formats {
 		if !covered[name] && name != "auto" {
-			t.Errorf("format %s has no cases in testdata/loglines", name)
+			t.Errorf("format %s has no cases in testdata/lines", name)
 		}
 	}
 }
 
-func described(f logFormat, line []byte) string {
-	var l logLine
-	switch err := f.read(line, &l); {
-	case errors.Is(err, errNotRequest):
+func described(f Reader, line []byte) string {
+	var l Line
+	switch err := f.Read(line, &l); {
+	case errors.Is(err, ErrNotRequest):
 		return "no request"
 	case err != nil:
 		return "bad"
 	}
-	r, _ := newRoutes(nil)
-	endpoint := string(l.target)
-	if !l.whole {
-		endpoint = string(r.endpoint(l.target, true))
+	r, _ := NewRoutes(nil)
+	endpoint := string(l.Target)
+	if !l.Whole {
+		endpoint = string(r.endpoint(l.Target, true))
 	}
-	out := fmt.Sprintf("%s %d %s", l.at.UTC().Format("2006-01-02T15:04:05.999Z"), l.status, endpoint)
-	for role, name := range l.who {
+	out := fmt.Sprintf("%s %d %s", l.At.UTC().Format("2006-01-02T15:04:05.999Z"), l.Status, endpoint)
+	for role, name := range l.Who {
 		if !absent(name) {
-			out += fmt.Sprintf(" %s=%s", roleNames[role], name)
+			out += fmt.Sprintf(" %s=%s", RoleNames[role], name)
 		}
 	}
-	switch l.answered {
-	case answeredProxy:
+	switch l.Answered {
+	case AnsweredProxy:
 		out += " by proxy"
-	case answeredUpstream:
+	case AnsweredUpstream:
 		out += " by upstream"
 	}
-	if len(l.reason) > 0 {
-		out += " reason " + string(l.reason)
+	if len(l.Reason) > 0 {
+		out += " reason " + string(l.Reason)
 	}
 	return out
 }
 
 func TestLogClock(t *testing.T) {
-	var c logClock
+	var c timeReader
 	for text, want := range map[string]string{
 		"02/Jan/2026:15:04:05 +0000":          "2026-01-02T15:04:05Z",
 		"02/Jan/2026:15:04:05 -0730":          "2026-01-02T22:34:05Z",
@@ -135,7 +135,7 @@ func TestLogClock(t *testing.T) {
 }
 
 func TestRoutes(t *testing.T) {
-	r, err := newRoutes([]string{"/v2/devices/{id}", "/v2/devices/{id}/*", "/static/*", "/v2/users/{name}/keys/{key}"})
+	r, err := NewRoutes([]string{"/v2/devices/{id}", "/v2/devices/{id}/*", "/static/*", "/v2/users/{name}/keys/{key}"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,14 +167,14 @@ func TestRoutes(t *testing.T) {
 		}
 	}
 	for _, wrong := range []string{"v2/x", "/a*b", "/*/x", "/x{id}", "/x?y"} {
-		if _, err := newRoutes([]string{wrong}); err == nil {
+		if _, err := NewRoutes([]string{wrong}); err == nil {
 			t.Errorf("pattern %q is taken", wrong)
 		}
 	}
 }
 
 func TestRoutes_cardinalityIsBounded(t *testing.T) {
-	r, err := newRoutes(nil)
+	r, err := NewRoutes(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,12 +190,12 @@ func TestRoutes_cardinalityIsBounded(t *testing.T) {
 
 func TestCombined_doesNotAllocate(t *testing.T) {
 	line := []byte(`203.0.113.9 - alice [02/Jan/2026:15:04:05 +0000] "GET /v2/devices/17?x=1 HTTP/1.1" 401 12 "-" "curl/8.0"`)
-	f, _ := newCombined(logOptions{})
-	r, _ := newRoutes(nil)
-	var l logLine
+	f, _ := newCombined(Options{})
+	r, _ := NewRoutes(nil)
+	var l Line
 	if n := testing.AllocsPerRun(1000, func() {
-		l = logLine{}
-		if f.read(line, &l) != nil || !bytes.Equal(r.endpoint(l.target, true), []byte("/v2/devices/{id}")) {
+		l = Line{}
+		if f.Read(line, &l) != nil || !bytes.Equal(r.endpoint(l.Target, true), []byte("/v2/devices/{id}")) {
 			t.Fatal("not read")
 		}
 	}); n > 0 {
@@ -206,25 +206,25 @@ func TestCombined_doesNotAllocate(t *testing.T) {
 func TestNewLogReader_saysWhatIsWrong(t *testing.T) {
 	for _, c := range []struct {
 		format string
-		o      logOptions
+		o      Options
 		want   string
 	}{
-		{"apache", logOptions{}, "unknown format"},
-		{"log_format", logOptions{}, "log_format is missing"},
-		{"log_format", logOptions{LogFormat: "$remote_addr $status"}, "lacks the time"},
-		{"log_format", logOptions{LogFormat: "$status$request [$time_local]"}, "nothing stands between"},
-		{"combined", logOptions{LogFormat: "$status"}, `write format = "log_format"`},
-		{"json", logOptions{Fields: map[string]string{"usr": "x"}}, `"usr" is none of`},
-		{"syslog", logOptions{Inner: "docker"}, "no format that can stand in an envelope"},
+		{"apache", Options{}, "unknown format"},
+		{"log_format", Options{}, "log_format is missing"},
+		{"log_format", Options{LogFormat: "$remote_addr $status"}, "lacks the time"},
+		{"log_format", Options{LogFormat: "$status$request [$time_local]"}, "nothing stands between"},
+		{"combined", Options{LogFormat: "$status"}, `write format = "log_format"`},
+		{"json", Options{Fields: map[string]string{"usr": "x"}}, `"usr" is none of`},
+		{"syslog", Options{Inner: "docker"}, "no format that can stand in an envelope"},
 	} {
-		if _, err := newLogReader(c.format, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := New(c.format, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s %+v: got %v, want %q", c.format, c.o, err, c.want)
 		}
 	}
 }
 
 func FuzzLogFormats(f *testing.F) {
-	files, _ := filepath.Glob("testdata/loglines/*.txt")
+	files, _ := filepath.Glob("testdata/lines/*.txt")
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -234,29 +234,29 @@ func FuzzLogFormats(f *testing.F) {
 			f.Add(bytes.TrimRight(line, "\n"))
 		}
 	}
-	var readers []logFormat
-	for _, name := range LogFormats() {
-		o := logOptions{}
+	var readers []Reader
+	for _, name := range Names() {
+		o := Options{}
 		if name == "log_format" {
 			o.LogFormat = `$remote_addr - $remote_user [$time_local] "$request" $status "$http_user_agent" $upstream_status`
 		}
-		reader, err := newLogReader(name, o)
+		reader, err := New(name, o)
 		if err != nil {
 			f.Fatal(err)
 		}
 		readers = append(readers, reader)
 	}
-	r, _ := newRoutes([]string{"/v2/{id}/*"})
+	r, _ := NewRoutes([]string{"/v2/{id}/*"})
 	f.Fuzz(func(t *testing.T, line []byte) {
 		for _, reader := range readers {
-			var l logLine
-			if reader.read(line, &l) != nil {
+			var l Line
+			if reader.Read(line, &l) != nil {
 				continue
 			}
-			if l.status < 100 || l.status > 999 || l.at.Year() < 1990 || l.at.Year() > 2100 {
+			if l.Status < 100 || l.Status > 999 || l.At.Year() < 1990 || l.At.Year() > 2100 {
 				t.Errorf("%T reads %q as %+v", reader, line, l)
 			}
-			if e := r.endpoint(l.target, true); len(e) > maxEndpoint+8 {
+			if e := r.endpoint(l.Target, true); len(e) > MaxEndpoint+8 {
 				t.Errorf("endpoint of %d bytes", len(e))
 			}
 		}

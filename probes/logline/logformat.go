@@ -1,4 +1,4 @@
-package probes
+package logline
 
 import (
 	"bytes"
@@ -10,7 +10,7 @@ import (
 
 // userFormat reads lines as a format string of nginx ($status) or Apache (%>s) says they are written.
 type userFormat struct {
-	clock  logClock
+	clock  timeReader
 	first  []byte // text before the first variable
 	parts  []part
 	values values
@@ -43,7 +43,7 @@ var apacheNames = map[string]field{
 	"%{SSL_CLIENT_S_DN}x": roleSubject, "%{WWW-Authenticate}o": fieldReason, "%{X-Forwarded-For}i": roleAddress, "%{X-Client-Id}i": roleClientID,
 }
 
-func newLogFormat(o logOptions) (logFormat, error) {
+func newLogFormat(o Options) (Reader, error) {
 	if o.LogFormat == "" {
 		return nil, fmt.Errorf("log_format is missing: the text after the name in nginx' log_format, or of Apache's LogFormat")
 	}
@@ -94,7 +94,7 @@ func newLogFormat(o logOptions) (logFormat, error) {
 	return f, nil
 }
 
-func nginxMeaning(o logOptions) func(string) named {
+func nginxMeaning(o Options) func(string) named {
 	return func(variable string) named {
 		name := strings.Trim(variable, "${}")
 		for i, role := range fieldNames {
@@ -109,7 +109,7 @@ func nginxMeaning(o logOptions) func(string) named {
 	}
 }
 
-func apacheMeaning(o logOptions) func(string) named {
+func apacheMeaning(o Options) func(string) named {
 	return func(directive string) named {
 		for i, role := range fieldNames {
 			if o.Fields[role] == directive {
@@ -140,7 +140,7 @@ func rankOf(name string, is field) int {
 	return i
 }
 
-func (f *userFormat) read(line []byte, l *logLine) error {
+func (f *userFormat) Read(line []byte, l *Line) error {
 	if !bytes.HasPrefix(line, f.first) {
 		return errLine
 	}

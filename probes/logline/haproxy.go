@@ -1,14 +1,14 @@
-package probes
+package logline
 
 import "bytes"
 
 // haproxy reads the HTTP log of HAProxy, with or without what syslog puts before it. Its state at termination tells who
 // refused: P and L are the proxy itself.
-type haproxy struct{ clock logClock }
+type haproxy struct{ clock timeReader }
 
-func newHAProxy(logOptions) (logFormat, error) { return &haproxy{}, nil }
+func newHAProxy(Options) (Reader, error) { return &haproxy{}, nil }
 
-func (f *haproxy) read(line []byte, l *logLine) error {
+func (f *haproxy) Read(line []byte, l *Line) error {
 	open := bytes.Index(line, []byte(" ["))
 	for open >= 0 && (len(line) < open+14 || line[open+4] != '/' || line[open+8] != '/') {
 		next := bytes.Index(line[open+2:], []byte(" ["))
@@ -26,7 +26,7 @@ func (f *haproxy) read(line []byte, l *logLine) error {
 	}
 	end += open
 	var ok bool
-	if l.at, ok = f.clock.parse(line[open+2 : end]); !ok {
+	if l.At, ok = f.clock.parse(line[open+2 : end]); !ok {
 		return errLine
 	}
 	client := line[:open]
@@ -44,9 +44,9 @@ func (f *haproxy) read(line []byte, l *logLine) error {
 	if slash < 0 || bytes.IndexByte(text[2], '/') < 0 || len(state) != 4 {
 		return errLine
 	}
-	if l.status, ok = statusOf(text[3]); !ok {
+	if l.Status, ok = statusOf(text[3]); !ok {
 		if len(text[3]) > 0 && text[3][0] == '-' {
-			return errNotRequest
+			return ErrNotRequest
 		}
 		return errLine
 	}
@@ -58,11 +58,11 @@ func (f *haproxy) read(line []byte, l *logLine) error {
 	if last := bytes.LastIndexByte(request, '"'); last >= 0 {
 		request = request[:last]
 	}
-	l.target = targetOf(request)
-	l.who[roleAddress] = lastPortOff(client)
-	l.answered = answeredUpstream
+	l.Target = targetOf(request)
+	l.Who[roleAddress] = lastPortOff(client)
+	l.Answered = AnsweredUpstream
 	if state[0] == 'P' || state[0] == 'L' || bytes.Equal(text[1][slash+1:], []byte("<NOSRV>")) {
-		l.answered = answeredProxy
+		l.Answered = AnsweredProxy
 	}
 	return nil
 }

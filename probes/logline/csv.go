@@ -1,10 +1,10 @@
-package probes
+package logline
 
 import "bytes"
 
 // csv reads the columns ts,status,endpoint,client, or those that a header names.
 type csv struct {
-	clock   logClock
+	clock   timeReader
 	columns []field
 	named   []named
 	values  values
@@ -12,14 +12,14 @@ type csv struct {
 
 var csvColumns = []field{fieldTime, fieldStatus, fieldPath, roleClientID}
 
-func newCSV(o logOptions) (logFormat, error) {
+func newCSV(o Options) (Reader, error) {
 	return &csv{columns: csvColumns, named: append([]named{{"client", roleClientID, -1}}, namedFields(o)...)}, nil
 }
 
-func (f *csv) read(line []byte, l *logLine) error {
+func (f *csv) Read(line []byte, l *Line) error {
 	line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf"))
 	if len(line) == 0 {
-		return errNotRequest
+		return ErrNotRequest
 	}
 	if line[0] < '0' || line[0] > '9' {
 		if line[0] != '"' {
@@ -40,7 +40,7 @@ func (f *csv) read(line []byte, l *logLine) error {
 	if err := f.values.into(l, &f.clock); err != nil {
 		return err
 	}
-	l.whole = true
+	l.Whole = true
 	return nil
 }
 
@@ -80,5 +80,5 @@ func (f *csv) header(line []byte) error {
 		return errLine
 	}
 	f.columns = columns
-	return errNotRequest
+	return ErrNotRequest
 }

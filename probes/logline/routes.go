@@ -1,9 +1,11 @@
-package probes
+package logline
 
 import (
 	"bytes"
 	"fmt"
 	"strings"
+
+	"github.com/authvigil/authvigil/probes/evidence"
 )
 
 // Bounds of what paths can make of a route table. A scanner asks for whatever it likes.
@@ -11,12 +13,14 @@ const (
 	maxSegments = 8    // of a path; what lies deeper is one
 	maxChildren = 40   // different segments at one place, before they are taken for names of objects
 	maxNodes    = 4096 // in all
-	maxEndpoint = 160  // bytes of an endpoint
 )
 
-// routes makes endpoints of paths: by the patterns that the operator gives, and where none fits by putting {id} for segments
+// MaxEndpoint is how many bytes an endpoint has at most.
+const MaxEndpoint = 160
+
+// Routes makes endpoints of paths: by the patterns that the operator gives, and where none fits by putting {id} for segments
 // that name an object, or that are too many to be anything else.
-type routes struct {
+type Routes struct {
 	patterns []pattern
 	root     *node
 	nodes    int
@@ -33,9 +37,9 @@ type node struct {
 	children map[string]*node // by segment; {id} is always one of them
 }
 
-// newRoutes takes patterns such as /v2/devices/{id} and /static/*; the first that fits counts.
-func newRoutes(patterns []string) (*routes, error) {
-	r := &routes{root: &node{}, nodes: 1}
+// NewRoutes takes patterns such as /v2/devices/{id} and /static/*; the first that fits counts.
+func NewRoutes(patterns []string) (*Routes, error) {
+	r := &Routes{root: &node{}, nodes: 1}
 	for _, text := range patterns {
 		if !strings.HasPrefix(text, "/") {
 			return nil, fmt.Errorf("routes: %q does not begin with /", text)
@@ -63,9 +67,35 @@ func newRoutes(patterns []string) (*routes, error) {
 	return r, nil
 }
 
+// Endpoint gives the endpoint of a line, fit to be a label. The result is good until the next call. Only an answer that shows that a
+// path exists makes it known, so that scanners do not fill the table.
+func (r *Routes) Endpoint(l *Line) []byte {
+	if l.Whole {
+		return presentable(l.Target)
+	}
+	return presentable(r.endpoint(l.Target, l.Status/100 == 2 || l.Status == 401 || l.Status == 403))
+}
+
+// presentable makes a path that anybody may have asked for fit to be a label.
+func presentable(endpoint []byte) []byte {
+	if len(endpoint) <= MaxEndpoint+8 {
+		plain := true
+		for _, c := range endpoint {
+			if c < ' ' || c > '~' {
+				plain = false
+				break
+			}
+		}
+		if plain {
+			return endpoint
+		}
+	}
+	return []byte(evidence.Clean(string(endpoint), MaxEndpoint))
+}
+
 // endpoint gives the endpoint of a request target. The result is good until the next call. learn: the answer shows that the
 // path exists, so that its segments may be remembered.
-func (r *routes) endpoint(target []byte, learn bool) []byte {
+func (r *Routes) endpoint(target []byte, learn bool) []byte {
 	path := target
 	if i := bytes.Index(path, []byte("://")); i >= 0 && i < 8 { // absolute form, as proxies and AWS write it
 		path = path[i+3:]
@@ -109,14 +139,14 @@ func (p *pattern) matches(path []byte) bool {
 }
 
 // guess puts {id} for what names an object.
-func (r *routes) guess(path []byte, learn bool) []byte {
+func (r *Routes) guess(path []byte, learn bool) []byte {
 	out := r.out[:0]
 	at := r.root // nil: below a segment that is not known
 	rest := path[1:]
 	for depth := 0; ; depth++ {
 		segment, after, more := bytes.Cut(rest, slash)
 		out = append(out, '/')
-		if depth == maxSegments || len(out)+len(segment) > maxEndpoint {
+		if depth == maxSegments || len(out)+len(segment) > MaxEndpoint {
 			out = append(out, '*')
 			break
 		}
@@ -140,7 +170,7 @@ var slash = []byte("/")
 
 // step goes from a node to the one below it. Where there are too many different segments, a new one is taken for the name of
 // an object.
-func (r *routes) step(at *node, segment []byte, learn bool) ([]byte, *node) {
+func (r *Routes) step(at *node, segment []byte, learn bool) ([]byte, *node) {
 	if at == nil || len(segment) == 0 {
 		return segment, at
 	}

@@ -1,17 +1,17 @@
-package probes
+package logline
 
 import "bytes"
 
 // logfmt reads key=value pairs, values in quotes where there are blanks in them.
 type logfmt struct {
-	clock  logClock
+	clock  timeReader
 	named  []named
 	values values
 }
 
-func newLogfmt(o logOptions) (logFormat, error) { return &logfmt{named: namedFields(o)}, nil }
+func newLogfmt(o Options) (Reader, error) { return &logfmt{named: namedFields(o)}, nil }
 
-func (f *logfmt) read(line []byte, l *logLine) error {
+func (f *logfmt) Read(line []byte, l *Line) error {
 	f.values.reset()
 	for line = blank(line); len(line) > 0; line = blank(line) {
 		end := bytes.IndexAny(line, "= ")

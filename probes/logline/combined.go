@@ -1,4 +1,4 @@
-package probes
+package logline
 
 import "bytes"
 
@@ -7,11 +7,11 @@ import "bytes"
 //	[host ]address ident user [time] "request" status bytes ["referer" "agent" …]
 //
 // What follows the status is not looked at but for the fields that Traefik adds.
-type combined struct{ clock logClock }
+type combined struct{ clock timeReader }
 
-func newCombined(logOptions) (logFormat, error) { return &combined{}, nil }
+func newCombined(Options) (Reader, error) { return &combined{}, nil }
 
-func (f *combined) read(line []byte, l *logLine) error {
+func (f *combined) Read(line []byte, l *Line) error {
 	open := bytes.IndexByte(line, '[')
 	if open < 6 {
 		return errLine
@@ -25,7 +25,7 @@ func (f *combined) read(line []byte, l *logLine) error {
 	if !ok {
 		return errLine
 	}
-	l.at = at
+	l.At = at
 	rest := line[end+1:]
 	if len(rest) < 2 || rest[0] != ' ' || rest[1] != '"' {
 		return errLine
@@ -34,25 +34,25 @@ func (f *combined) read(line []byte, l *logLine) error {
 	if !ok {
 		return errLine
 	}
-	l.target = targetOf(request)
+	l.Target = targetOf(request)
 	if len(rest) < 4 || rest[0] != ' ' {
 		return errLine
 	}
-	if l.status, ok = statusOf(rest[1:min(4, len(rest))]); !ok || len(rest) > 4 && rest[4] != ' ' {
+	if l.Status, ok = statusOf(rest[1:min(4, len(rest))]); !ok || len(rest) > 4 && rest[4] != ' ' {
 		if rest[1] == '-' || string(rest[1:4]) == "000" {
-			return errNotRequest
+			return ErrNotRequest
 		}
 		return errLine
 	}
-	if l.status == 401 {
-		l.answered = traefikAnswerer(rest[4:])
+	if l.Status == 401 {
+		l.Answered = traefikAnswerer(rest[4:])
 	}
 	return nil
 }
 
 // client reads what stands before the time: the address, perhaps after the name of the host, and the user, in which there
 // may be blanks.
-func (f *combined) client(b []byte, l *logLine) bool {
+func (f *combined) client(b []byte, l *Line) bool {
 	first, rest, ok := bytes.Cut(b, space)
 	if !ok || len(first) == 0 {
 		return false
@@ -68,9 +68,9 @@ func (f *combined) client(b []byte, l *logLine) bool {
 		}
 	}
 	user := bytes.TrimSuffix(after, space)
-	l.who[roleAddress] = first
+	l.Who[roleAddress] = first
 	if !absent(user) && string(user) != `""` {
-		l.who[roleUser] = bytes.Trim(user, `"`)
+		l.Who[roleUser] = bytes.Trim(user, `"`)
 	}
 	return true
 }
@@ -120,20 +120,20 @@ func quoted(b []byte) (text, rest []byte, ok bool) {
 
 // traefikAnswerer looks for the fields that Traefik adds, "router" "service URL" and the time in ms; without a service it
 // was Traefik, or one of its middlewares, that answered.
-func traefikAnswerer(rest []byte) answerer {
+func traefikAnswerer(rest []byte) Answerer {
 	if !bytes.HasSuffix(rest, []byte("ms")) {
-		return answeredUnknown
+		return AnsweredUnknown
 	}
 	end := bytes.LastIndexByte(rest, '"')
 	if end < 1 {
-		return answeredUnknown
+		return AnsweredUnknown
 	}
 	begin := bytes.LastIndexByte(rest[:end], '"')
 	switch url := rest[begin+1 : end]; {
 	case begin < 0:
-		return answeredUnknown
+		return AnsweredUnknown
 	case absent(url):
-		return answeredProxy
+		return AnsweredProxy
 	}
-	return answeredUpstream
+	return AnsweredUpstream
 }

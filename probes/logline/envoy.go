@@ -1,15 +1,15 @@
-package probes
+package logline
 
 import "bytes"
 
 // envoy reads the default text of Envoy, and that of Istio, which has the details of the response after the flags:
 //
 //	[time] "GET /path HTTP/1.1" status flags [details termination "failure"] received sent duration upstream "forwarded" …
-type envoy struct{ clock logClock }
+type envoy struct{ clock timeReader }
 
-func newEnvoy(logOptions) (logFormat, error) { return &envoy{}, nil }
+func newEnvoy(Options) (Reader, error) { return &envoy{}, nil }
 
-func (f *envoy) read(line []byte, l *logLine) error {
+func (f *envoy) Read(line []byte, l *Line) error {
 	if len(line) == 0 || line[0] != '[' {
 		return errLine
 	}
@@ -18,7 +18,7 @@ func (f *envoy) read(line []byte, l *logLine) error {
 		return errLine
 	}
 	var ok bool
-	if l.at, ok = f.clock.parse(line[1:end]); !ok {
+	if l.At, ok = f.clock.parse(line[1:end]); !ok {
 		return errLine
 	}
 	rest := bytes.TrimPrefix(line[end+1:], space)
@@ -26,11 +26,11 @@ func (f *envoy) read(line []byte, l *logLine) error {
 	if !ok {
 		return errLine
 	}
-	l.target = targetOf(request)
+	l.Target = targetOf(request)
 	status, rest, _ := bytes.Cut(bytes.TrimPrefix(rest, space), space)
-	if l.status, ok = statusOf(status); !ok {
+	if l.Status, ok = statusOf(status); !ok {
 		if string(status) == "0" {
-			return errNotRequest
+			return ErrNotRequest
 		}
 		return errLine
 	}
@@ -55,23 +55,23 @@ func (f *envoy) read(line []byte, l *logLine) error {
 			break
 		}
 	}
-	l.who[roleAddress] = addressOf(forwarded)
+	l.Who[roleAddress] = addressOf(forwarded)
 	switch {
 	case bytes.Contains(flags, []byte("UAEX")):
-		l.answered = answeredProxy
+		l.Answered = AnsweredProxy
 	case details != nil:
-		l.answered = answeredProxy
+		l.Answered = AnsweredProxy
 		if string(details) == "via_upstream" {
-			l.answered = answeredUpstream
+			l.Answered = AnsweredUpstream
 		}
 	case bytes.HasSuffix(line, []byte(`"-"`)): // no upstream host
-		l.answered = answeredProxy
+		l.Answered = AnsweredProxy
 	default:
-		l.answered = answeredUpstream
+		l.Answered = AnsweredUpstream
 	}
-	if l.answered == answeredProxy && l.status == 401 && details != nil {
+	if l.Answered == AnsweredProxy && l.Status == 401 && details != nil {
 		if i := bytes.IndexByte(details, '{'); i > 0 { // jwt_authn_access_denied{Jwt_is_expired}
-			l.reason = reasonOf(bytes.TrimRight(details[i+1:], "}"))
+			l.Reason = reasonOf(bytes.TrimRight(details[i+1:], "}"))
 		}
 	}
 	return nil

@@ -1,10 +1,10 @@
-package probes
+package logline
 
 import "bytes"
 
 // alb reads the access logs of AWS Application Load Balancers. The balancer's own status and that of the target stand side by
 // side: a 401 without one of the target is an answer of the balancer, by its OIDC or JWT action.
-type alb struct{ clock logClock }
+type alb struct{ clock timeReader }
 
 // Places of the fields, from 0.
 const (
@@ -18,9 +18,9 @@ const (
 	albErrorAtLatest = albError
 )
 
-func newALB(logOptions) (logFormat, error) { return &alb{}, nil }
+func newALB(Options) (Reader, error) { return &alb{}, nil }
 
-func (f *alb) read(line []byte, l *logLine) error {
+func (f *alb) Read(line []byte, l *Line) error {
 	var text [albErrorAtLatest + 1][]byte
 	n := 0
 	for ; n < len(text) && len(line) > 0; n++ {
@@ -43,24 +43,24 @@ func (f *alb) read(line []byte, l *logLine) error {
 		return errLine
 	}
 	var ok bool
-	if l.at, ok = f.clock.parse(text[albTime]); !ok {
+	if l.At, ok = f.clock.parse(text[albTime]); !ok {
 		return errLine
 	}
-	if l.status, ok = statusOf(text[albStatus]); !ok {
+	if l.Status, ok = statusOf(text[albStatus]); !ok {
 		if absent(text[albStatus]) {
-			return errNotRequest
+			return ErrNotRequest
 		}
 		return errLine
 	}
 	if absent(text[albTarget]) {
-		l.answered = answeredProxy
+		l.Answered = AnsweredProxy
 	} else {
-		l.answered = answeredUpstream
+		l.Answered = AnsweredUpstream
 	}
-	l.target = targetOf(text[albRequest])
-	l.who[roleAddress] = addressOf(text[albClient])
+	l.Target = targetOf(text[albRequest])
+	l.Who[roleAddress] = addressOf(text[albClient])
 	if n > albError && !absent(text[albError]) {
-		l.reason = reasonOf(text[albError])
+		l.Reason = reasonOf(text[albError])
 	}
 	return nil
 }

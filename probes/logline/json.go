@@ -1,4 +1,4 @@
-package probes
+package logline
 
 import (
 	"bytes"
@@ -10,7 +10,7 @@ const jsonDepth = 8 // levels of objects that are looked into
 // jsonLog reads one JSON object per line, as nginx, Caddy, Traefik, Envoy and many applications write it. Fields are found by
 // name, in nested objects by a path with dots; of a list the first element counts.
 type jsonLog struct {
-	clock  logClock
+	clock  timeReader
 	named  []named
 	values values
 	text   []byte // unescaped strings of the present line
@@ -28,9 +28,9 @@ type remembered struct {
 	named named
 }
 
-func newJSON(o logOptions) (logFormat, error) { return &jsonLog{named: namedFields(o)}, nil }
+func newJSON(o Options) (Reader, error) { return &jsonLog{named: namedFields(o)}, nil }
 
-func (f *jsonLog) read(line []byte, l *logLine) error {
+func (f *jsonLog) Read(line []byte, l *Line) error {
 	line = bytes.TrimLeft(line, " \t")
 	if len(line) == 0 || line[0] != '{' {
 		return errLine

@@ -1,4 +1,9 @@
-package probes
+// Package logline reads lines of access logs: when something was asked, where, by whom, and how it was answered.
+//
+// A [Reader] reads one format; [New] makes it from the table of formats. [Routes] makes endpoints of paths, as many as a label may
+// have values and no more. Nothing here opens a file, follows one, or judges: that is done by package probes and the detector.
+// Reading a line allocates nothing.
+package logline
 
 import (
 	"bytes"
@@ -9,16 +14,26 @@ import (
 	"time"
 )
 
-// A logLine is what a format reads out of one line of an access log. Its slices point into the line, or into memory that
+// A Line is what a format reads out of one line of an access log. Its slices point into the line, or into memory that
 // the format uses again for the next line.
-type logLine struct {
-	at       time.Time
-	status   int
-	target   []byte // request target, with its query; of csv the endpoint as it is
-	whole    bool   // target is an endpoint already: neither query nor ids in it
-	who      [roles][]byte
-	reason   []byte // error of the challenge, as far as it is logged
-	answered answerer
+type Line struct {
+	At       time.Time
+	Status   int
+	Target   []byte // request target, with its query; of csv the endpoint as it is
+	Whole    bool   // Target is an endpoint already: neither query nor ids in it
+	Who      [roles][]byte
+	Reason   []byte // error of the challenge, as far as it is logged
+	Answered Answerer
+}
+
+// Client says who asked: the first of the roles that the line names; nil: none of them.
+func (l *Line) Client(by []int) []byte {
+	for _, role := range by {
+		if name := l.Who[role]; !absent(name) {
+			return name
+		}
+	}
+	return nil
 }
 
 // Roles that a field may have in saying who asked, the best first.
@@ -31,39 +46,41 @@ const (
 	roles
 )
 
-var roleNames = [roles]string{"subject", "client_id", "user", "key", "address"}
+// RoleNames are the names of the roles, in the order of Line.Who: the best first.
+var RoleNames = [roles]string{"subject", "client_id", "user", "key", "address"}
 
-// answerer says who made the answer.
-type answerer uint8
+// An Answerer is who made the answer.
+type Answerer uint8
 
+// Who made the answer, as far as the line tells.
 const (
-	answeredUnknown answerer = iota
-	answeredProxy            // the server that wrote the log refused by itself
-	answeredUpstream
+	AnsweredUnknown Answerer = iota
+	AnsweredProxy            // the server that wrote the log refused by itself
+	AnsweredUpstream
 )
 
-var (
-	errNotRequest = errors.New("no request") // a comment, a header, a line of another kind: neither good nor bad
-	errLine       = errors.New("not of this format")
-)
+// ErrNotRequest is what a comment, a header, or a line of another kind gives: it is neither good nor bad, and not counted as either.
+var ErrNotRequest = errors.New("no request")
 
-// A logFormat reads lines. It may remember what a line says about those that follow, and so belongs to one source.
-type logFormat interface {
-	// read fills in what the line says. errNotRequest: the line is of no interest; any other error: it is not understood.
-	read(line []byte, into *logLine) error
+var errLine = errors.New("not of this format")
+
+// A Reader reads lines. It may remember what a line says about those that follow, and so belongs to one source.
+type Reader interface {
+	// Read fills in what the line says. ErrNotRequest: the line is of no interest; any other error: it is not understood.
+	Read(line []byte, into *Line) error
 }
 
-// logOptions is what the operator says about the format of a log.
-type logOptions struct {
+// Options is what the operator says about the format of a log.
+type Options struct {
 	LogFormat string            // format string of nginx or Apache
 	Fields    map[string]string // role, time, status, path, reason or upstream_status: name of the field
 	Inner     string            // format inside an envelope
 
-	table map[string]func(logOptions) (logFormat, error) // formats, for those that are made of others
+	table map[string]func(Options) (Reader, error) // formats, for those that are made of others
 }
 
 // formats is the table of log formats.
-var formats = map[string]func(logOptions) (logFormat, error){
+var formats = map[string]func(Options) (Reader, error){
 	"alb":        newALB,
 	"auto":       newAuto,
 	"combined":   newCombined,
@@ -80,8 +97,8 @@ var formats = map[string]func(logOptions) (logFormat, error){
 	"w3c":        newW3C,
 }
 
-// LogFormats lists the formats of access logs, sorted.
-func LogFormats() []string {
+// Names lists the formats, sorted.
+func Names() []string {
 	var names []string
 	for name := range formats {
 		names = append(names, name)
@@ -90,10 +107,11 @@ func LogFormats() []string {
 	return names
 }
 
-func newLogReader(name string, o logOptions) (logFormat, error) {
+// New makes a reader of a format. An error names the option that is wrong.
+func New(name string, o Options) (Reader, error) {
 	build, ok := formats[name]
 	if !ok {
-		return nil, fmt.Errorf("unknown format %q; there are %s", name, strings.Join(LogFormats(), ", "))
+		return nil, fmt.Errorf("unknown format %q; there are %s", name, strings.Join(Names(), ", "))
 	}
 	if name != "log_format" && o.LogFormat != "" {
 		return nil, fmt.Errorf("log_format is given, but the format is %q; write format = \"log_format\"", name)
@@ -161,7 +179,7 @@ type named struct {
 }
 
 // namedFields is what the operator named, before what is well known.
-func namedFields(o logOptions) []named {
+func namedFields(o Options) []named {
 	var list []named
 	for i, role := range fieldNames {
 		if name := o.Fields[role]; name != "" {
@@ -200,53 +218,53 @@ func (v *values) set(f named, text []byte) {
 func absent(text []byte) bool { return len(text) == 0 || len(text) == 1 && text[0] == '-' }
 
 // into makes a line of the values.
-func (v *values) into(l *logLine, clock *logClock) error {
+func (v *values) into(l *Line, clock *timeReader) error {
 	status, ok := statusOf(v.text[fieldStatus])
 	if !ok {
 		if v.text[fieldStatus] != nil && (absent(v.text[fieldStatus]) || string(v.text[fieldStatus]) == "0" || string(v.text[fieldStatus]) == "000") {
-			return errNotRequest // the client went away before there was an answer
+			return ErrNotRequest // the client went away before there was an answer
 		}
 		return errLine
 	}
-	l.status = status
-	if l.at, ok = clock.parse(v.text[fieldTime]); !ok {
+	l.Status = status
+	if l.At, ok = clock.parse(v.text[fieldTime]); !ok {
 		return errLine
 	}
 	switch {
 	case v.text[fieldPath] != nil:
-		l.target = v.text[fieldPath]
+		l.Target = v.text[fieldPath]
 	case v.text[fieldRequest] != nil:
-		l.target = targetOf(v.text[fieldRequest])
+		l.Target = targetOf(v.text[fieldRequest])
 	default:
 		return errLine
 	}
 	for role := range roles {
-		l.who[role] = v.text[role]
+		l.Who[role] = v.text[role]
 	}
-	l.who[roleAddress] = addressOf(v.text[roleAddress])
-	l.reason = reasonOf(v.text[fieldReason])
-	l.answered = v.answerer()
+	l.Who[roleAddress] = addressOf(v.text[roleAddress])
+	l.Reason = reasonOf(v.text[fieldReason])
+	l.Answered = v.answerer()
 	return nil
 }
 
 // answerer concludes from the fields about the upstream who made the answer.
-func (v *values) answerer() answerer {
+func (v *values) answerer() Answerer {
 	if d := v.text[fieldDetails]; d != nil {
 		if string(d) == "via_upstream" {
-			return answeredUpstream
+			return AnsweredUpstream
 		}
-		return answeredProxy
+		return AnsweredProxy
 	}
 	if bytes.Contains(v.text[fieldFlags], []byte("UAEX")) {
-		return answeredProxy
+		return AnsweredProxy
 	}
 	switch u := v.text[fieldUpstream]; {
 	case u == nil:
-		return answeredUnknown
+		return AnsweredUnknown
 	case absent(u) || string(u) == "0":
-		return answeredProxy
+		return AnsweredProxy
 	}
-	return answeredUpstream
+	return AnsweredUpstream
 }
 
 // statusOf reads a status of three digits.

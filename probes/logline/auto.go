@@ -1,17 +1,17 @@
-package probes
+package logline
 
 import "errors"
 
 // auto finds out what a line is: what the line before was is tried first.
 type auto struct {
-	formats []logFormat
+	formats []Reader
 	present int
 }
 
 // autoOrder is the order in which formats are tried: those that are hardest to mistake first.
 var autoOrder = []string{"json", "combined", "alb", "envoy", "haproxy", "csv", "w3c", "logfmt"}
 
-func newAuto(o logOptions) (logFormat, error) {
+func newAuto(o Options) (Reader, error) {
 	f := &auto{}
 	for _, kind := range autoOrder {
 		reader, err := o.table[kind](o)
@@ -22,21 +22,21 @@ func newAuto(o logOptions) (logFormat, error) {
 	}
 	// Envelopes come first: what is in one may look like a line by itself.
 	inner := &auto{formats: f.formats}
-	f.formats = append([]logFormat{&enveloped{(&docker{}).open, inner}, &enveloped{openSyslog, inner}}, f.formats...)
+	f.formats = append([]Reader{&enveloped{(&docker{}).open, inner}, &enveloped{openSyslog, inner}}, f.formats...)
 	return f, nil
 }
 
-func (f *auto) read(line []byte, l *logLine) error {
-	err := f.formats[f.present].read(line, l)
-	if err == nil || errors.Is(err, errNotRequest) {
+func (f *auto) Read(line []byte, l *Line) error {
+	err := f.formats[f.present].Read(line, l)
+	if err == nil || errors.Is(err, ErrNotRequest) {
 		return err
 	}
 	for i, format := range f.formats {
 		if i == f.present {
 			continue
 		}
-		*l = logLine{}
-		if err := format.read(line, l); err == nil || errors.Is(err, errNotRequest) {
+		*l = Line{}
+		if err := format.Read(line, l); err == nil || errors.Is(err, ErrNotRequest) {
 			f.present = i
 			return err
 		}

@@ -1,4 +1,4 @@
-package probes
+package logline
 
 import (
 	"bytes"
@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// logClock reads the times of a log. Lines of one second follow each other, and those of a day: what was read before is
+// timeReader reads the times of a log. Lines of one second follow each other, and those of a day: what was read before is
 // used again.
-type logClock struct {
+type timeReader struct {
 	last   [40]byte // text that was read last
 	length int
 	at     time.Time
@@ -19,7 +19,7 @@ type logClock struct {
 
 // parse reads the forms that servers write: 02/Jan/2006:15:04:05 -0700 with or without a fraction, RFC 3339, seconds or
 // milliseconds since 1970 with or without a fraction, 2006-01-02 15:04:05 in UTC.
-func (c *logClock) parse(b []byte) (time.Time, bool) {
+func (c *timeReader) parse(b []byte) (time.Time, bool) {
 	b = bytes.Trim(b, "[]")
 	if len(b) == 0 || len(b) > len(c.last) {
 		return time.Time{}, false
@@ -35,7 +35,7 @@ func (c *logClock) parse(b []byte) (time.Time, bool) {
 	return at, true
 }
 
-func (c *logClock) fresh(b []byte) (time.Time, bool) {
+func (c *timeReader) fresh(b []byte) (time.Time, bool) {
 	switch {
 	case len(b) >= 20 && b[2] == '/' && b[6] == '/' && b[11] == ':':
 		return c.local(b)
@@ -46,7 +46,7 @@ func (c *logClock) fresh(b []byte) (time.Time, bool) {
 }
 
 // local reads 02/Jan/2006:15:04:05 -0700; haproxy writes a fraction and no zone, which is taken as UTC.
-func (c *logClock) local(b []byte) (time.Time, bool) {
+func (c *timeReader) local(b []byte) (time.Time, bool) {
 	hour, ok1 := two(b[12:])
 	minute, ok2 := two(b[15:])
 	second, ok3 := two(b[18:])
