@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/url"
 	"slices"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/authvigil/authvigil/agent/secret"
 	"github.com/authvigil/authvigil/probes/evidence"
+	"github.com/authvigil/authvigil/probes/starttls"
 	"github.com/authvigil/authvigil/probes/wire"
 )
 
@@ -46,13 +46,12 @@ type certificateProbe struct {
 	Warn     float64 `koanf:"warn_remaining" help:"share of the certificate's life that should be left, such as 0.2; default: 0.2, at most 30 days; 0.35 for lives up to 10 days"`
 	Critical float64 `koanf:"critical_remaining" help:"share of the certificate's life below which it is a fault; default: 0.08, at most 14 days; 0.15 for lives up to 10 days; never less than 12 hours, or a fifth of a life below 2.5 days"`
 
-	env     Env
-	net     wire.Net
-	roots   *x509.CertPool
-	pins    []string
-	proxy   *url.URL
-	dialect dialect
-	fetch   *fetcher
+	env   Env
+	net   wire.Net
+	roots *x509.CertPool
+	pins  []string
+	proxy *url.URL
+	fetch *fetcher
 
 	mu     sync.Mutex            // owns what follows; runs do not overlap, addresses do
 	served map[string]servedLeaf // last leaf by address
@@ -125,10 +124,8 @@ func (p *certificateProbe) check() (errs []error) {
 			add("%s: %q is none of %s", c.key, c.value, strings.Join(c.allowed, ", "))
 		}
 	}
-	if p.STARTTLS != "" {
-		if p.dialect = dialects[p.STARTTLS]; p.dialect == nil {
-			add("starttls: %q is none of %s", p.STARTTLS, strings.Join(slices.Sorted(maps.Keys(dialects)), ", "))
-		}
+	if p.STARTTLS != "" && !slices.Contains(starttls.Protocols(), p.STARTTLS) {
+		add("starttls: %q is none of %s", p.STARTTLS, strings.Join(starttls.Protocols(), ", "))
 	}
 	for _, c := range []struct {
 		key   string

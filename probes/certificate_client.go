@@ -5,9 +5,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"os"
 	"time"
 
+	"github.com/authvigil/authvigil/probes/certfile"
 	"github.com/authvigil/authvigil/probes/evidence"
 	"github.com/authvigil/authvigil/probes/wire"
 )
@@ -27,17 +27,17 @@ func (p *certificateProbe) clientCertificate(clock trueTime) (*tls.Certificate, 
 	if key == "" {
 		key = p.ClientCertificate
 	}
-	certPEM, err := readBounded(p.ClientCertificate)
+	certPEM, err := certfile.Read(p.ClientCertificate)
 	if err != nil {
-		return fail("client_cert_unreadable", "the client certificate cannot be read: %s", plainFile(err))
+		return fail("client_cert_unreadable", "the client certificate %s %s", p.ClientCertificate, err)
 	}
-	keyPEM, err := readBounded(key)
+	keyPEM, err := certfile.Read(key)
 	if err != nil {
-		return fail("client_cert_unreadable", "the client key cannot be read: %s", plainFile(err))
+		return fail("client_cert_unreadable", "the client key %s %s", key, err)
 	}
 	pair, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
-		if certs, _ := parsePEM(certPEM); len(certs) == 0 {
+		if form, list, _ := certfile.Parse(certPEM, ""); form != "pem" || len(list) == 0 {
 			return fail("client_cert_unreadable", "%s holds no certificate in PEM form", p.ClientCertificate)
 		}
 		if bytes.Contains(keyPEM, []byte("PRIVATE KEY-----")) {
@@ -100,18 +100,4 @@ func acceptance(f *evidence.Facet, client *tls.Certificate, s *shown) *evidence.
 	}
 	return &evidence.Facet{Name: f.Name, State: evidence.Fail, Code: "client_cert_not_accepted",
 		Detail: fmt.Sprintf("the server accepts client certificates of %d authorities, and %q, which issued ours, is none of them", len(s.accepted), evidence.Clean(client.Leaf.Issuer.CommonName, 128))}
-}
-
-// readBounded reads a file of at most maxFile bytes.
-func readBounded(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, loadFailed("unreadable", "is no regular file")
-	case info.Size() > maxFile:
-		return nil, errTooLarge
-	}
-	return os.ReadFile(path)
 }

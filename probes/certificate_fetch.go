@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
@@ -14,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/authvigil/authvigil/probes/certfile"
 	"github.com/authvigil/authvigil/probes/evidence"
 	"github.com/authvigil/authvigil/probes/wire"
 )
@@ -164,7 +164,7 @@ func (p *certificateProbe) fetchIssuer(ctx context.Context, at string) keptIssue
 	if err == nil {
 		var a wire.Answer
 		if a, err = p.fetch.get(ctx, req, maxIssuer, guard); err == nil {
-			got.certs = parseIssuers(a.Body)
+			got.certs = certfile.Published(a.Body)
 		}
 	}
 	switch {
@@ -182,17 +182,6 @@ func (p *certificateProbe) fetchIssuer(ctx context.Context, at string) keptIssue
 	}
 	kept.issuers[key] = got
 	return got
-}
-
-// parseIssuers reads a certificate in DER, in PEM, or a bundle in PKCS #7 (the two forms of RFC 5280, and what is seen).
-func parseIssuers(b []byte) (list []*x509.Certificate) {
-	if block, _ := pem.Decode(b); block != nil {
-		b = block.Bytes
-	}
-	if c, err := x509.ParseCertificate(b); err == nil {
-		return []*x509.Certificate{c}
-	}
-	return parsePKCS7(b)
 }
 
 // firstHTTP is the first address over plain HTTP: TLS would need certificates to look at certificates.
@@ -235,9 +224,9 @@ func readRoots(path string, system bool) (*x509.CertPool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the system's authorities cannot be read: %w", err)
 	}
-	b, err := readBounded(path)
+	b, err := certfile.Read(path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s %w", path, err)
 	}
 	if !pool.AppendCertsFromPEM(b) {
 		return nil, fmt.Errorf("%s holds no certificate in PEM form", path)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/authvigil/authvigil/probes/certfile"
 	"github.com/authvigil/authvigil/probes/evidence"
 	"github.com/authvigil/authvigil/probes/wire"
 )
@@ -30,8 +30,8 @@ var suffixes = []string{".pem", ".crt", ".cer", ".cert", ".der", ".p7b", ".p12",
 type keptFile struct {
 	mark  fileMark
 	form  string
-	list  []stored
-	err   error
+	list  []certfile.Entry
+	err   *certfile.Error
 	bad   int    // failed readings in a row since it was last good
 	leaf  string // fingerprint of its first certificate, to see a rotation
 	since time.Time
@@ -84,7 +84,7 @@ func (p *certificateProbe) lookAtFiles(ctx context.Context, clock trueTime) (d o
 		}
 		f := p.load(path, passphrase)
 		if f.err != nil {
-			code := codeOf(f.err)
+			code := f.err.Code
 			d.readings = append(d.readings, evidence.Reading{Metric: certLoadFailures, Labels: []string{code}, Value: 1})
 			if d.fault == nil {
 				d.fault = storeFault(code, fmt.Errorf("%s %w", path, f.err))
@@ -95,7 +95,7 @@ func (p *certificateProbe) lookAtFiles(ctx context.Context, clock trueTime) (d o
 		if len(f.list) == 0 {
 			continue
 		}
-		sum := evidence.Clean(wire.DescribeCertificate(f.list[0].cert, true).Fingerprint, 64)
+		sum := evidence.Clean(wire.DescribeCertificate(f.list[0].Certificate, true).Fingerprint, 64)
 		if f.leaf != "" && f.leaf != sum {
 			d.rotated++
 		}
@@ -137,7 +137,7 @@ func (p *certificateProbe) paths() (list []string, err error) {
 		if info, statErr := os.Stat(pattern); statErr == nil && info.IsDir() {
 			entries, readErr := os.ReadDir(pattern)
 			if readErr != nil {
-				err = errors.New(pattern + " " + plainFile(readErr))
+				err = fmt.Errorf("%s %w", pattern, certfile.AsError(readErr))
 			}
 			for _, e := range entries {
 				name := e.Name()
@@ -178,12 +178,12 @@ func (p *certificateProbe) load(path, passphrase string) *keptFile {
 	}
 	if err == nil {
 		var b []byte
-		if b, err = readBounded(path); err == nil {
-			now.form, now.list, err = parseStore(b, passphrase)
+		if b, err = certfile.Read(path); err == nil {
+			now.form, now.list, err = certfile.Parse(b, passphrase)
 		}
 	}
 	if err != nil {
-		now.err = asLoadError(err)
+		now.err = certfile.AsError(err)
 		if before != nil && before.err == nil && before.bad == 0 && halfWritten(now.err) {
 			now.form, now.list, now.err, now.bad = before.form, before.list, nil, 1
 		}
@@ -192,8 +192,8 @@ func (p *certificateProbe) load(path, passphrase string) *keptFile {
 	return now
 }
 
-func halfWritten(err error) bool {
-	switch codeOf(err) {
+func halfWritten(err *certfile.Error) bool {
+	switch err.Code {
 	case "bad_pem", "bad_der", "bad_pkcs12", "bad_jks", "bad_kubeconfig", "no_certificate", "not_found":
 		return true
 	}
@@ -212,34 +212,6 @@ func markOf(path string) (m fileMark, err error) {
 	return m, nil
 }
 
-func asLoadError(err error) error {
-	if e, ok := errors.AsType[*loadError](err); ok {
-		return e
-	}
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return &loadError{"not_found", "does not exist"}
-	case errors.Is(err, fs.ErrPermission):
-		return &loadError{"permission_denied", "may not be read by the user that authvigil runs as"}
-	}
-	return &loadError{"unreadable", plainFile(err)}
-}
-
-func codeOf(err error) string {
-	if e, ok := errors.AsType[*loadError](err); ok {
-		return e.code
-	}
-	return "unreadable"
-}
-
-// plainFile is an error of a file without its path, which stands in the sentence already.
-func plainFile(err error) string {
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return e.Err.Error()
-	}
-	return err.Error()
-}
-
 // judgeStored judges the certificates of a file. Leaves are judged as served ones are; of authorities only that one at
 // least is alive, because a bundle of roots always holds some that are old.
 func (p *certificateProbe) judgeStored(path string, f *keptFile, clock trueTime) judged {
@@ -247,14 +219,14 @@ func (p *certificateProbe) judgeStored(path string, f *keptFile, clock trueTime)
 	worst := evidence.Facet{Name: "time", State: evidence.OK}
 	authorities, alive := 0, 0
 	for i, s := range f.list {
-		j.certs = append(j.certs, s.cert)
-		d := wire.DescribeCertificate(s.cert, !s.cert.IsCA)
+		j.certs = append(j.certs, s.Certificate)
+		d := wire.DescribeCertificate(s.Certificate, !s.Certificate.IsCA)
 		j.chain.Certificates = append(j.chain.Certificates, d)
-		if j.chain.PresentedNotAfter.IsZero() || s.cert.NotAfter.Before(j.chain.PresentedNotAfter) {
-			j.chain.PresentedNotAfter = s.cert.NotAfter
+		if j.chain.PresentedNotAfter.IsZero() || s.Certificate.NotAfter.Before(j.chain.PresentedNotAfter) {
+			j.chain.PresentedNotAfter = s.Certificate.NotAfter
 		}
-		t := p.judgeTime(s.cert, clock)
-		if s.cert.IsCA {
+		t := p.judgeTime(s.Certificate, clock)
+		if s.Certificate.IsCA {
 			authorities++
 			if t.Code != "expired" && t.Code != "not_yet_valid" {
 				alive++
@@ -265,7 +237,7 @@ func (p *certificateProbe) judgeStored(path string, f *keptFile, clock trueTime)
 		}
 		if rank(t.State) > rank(worst.State) {
 			worst = t
-			worst.Detail = fmt.Sprintf("%s: %s", nameInFile(path, i, s.name), t.Detail)
+			worst.Detail = fmt.Sprintf("%s: %s", nameInFile(path, i, s.Name), t.Detail)
 		}
 	}
 	if authorities == len(f.list) && alive == 0 {
@@ -275,7 +247,7 @@ func (p *certificateProbe) judgeStored(path string, f *keptFile, clock trueTime)
 		j.chain.Facets = append(j.chain.Facets, evidence.Facet{Name: "stored", State: evidence.Warn, Code: "being_written", Detail: path + " cannot be read at present; what it held before stands in for it"})
 	}
 	j.chain.Facets = append([]evidence.Facet{worst}, j.chain.Facets...)
-	if p.Address == "" && len(f.list) > 0 && !f.list[0].cert.IsCA {
+	if p.Address == "" && len(f.list) > 0 && !f.list[0].Certificate.IsCA {
 		j.chain.Facets = append(j.chain.Facets, p.judgeStoredChain(&j, clock)...)
 	}
 	return j

@@ -2,9 +2,6 @@ package probes
 
 import (
 	"bytes"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/base64"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,9 +10,9 @@ import (
 	"time"
 
 	keystore "github.com/pavlo-v-chernykh/keystore-go/v4"
-	pkcs12 "software.sslmate.com/src/go-pkcs12"
 
 	"github.com/authvigil/authvigil/agent/secret"
+	"github.com/authvigil/authvigil/probes/certfile"
 	"github.com/authvigil/authvigil/probes/evidence"
 )
 
@@ -24,15 +21,6 @@ func put(t testing.TB, path string, b []byte) {
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func pfx(t testing.TB, e *pkcs12.Encoder, p *pair, passphrase string, chain ...*x509.Certificate) []byte {
-	t.Helper()
-	b, err := e.Encode(p.key, p.cert, chain, passphrase)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }
 
 // jks writes a Java key store as an independent library does.
@@ -49,86 +37,6 @@ func jks(t testing.TB, passphrase string, entries map[string]*pair) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
-}
-
-func jksWithKey(t testing.TB, passphrase string, p *pair, chain ...*pair) []byte {
-	t.Helper()
-	key, err := x509.MarshalPKCS8PrivateKey(p.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	entry := keystore.PrivateKeyEntry{CreationTime: time.Now(), PrivateKey: key}
-	for _, c := range append([]*pair{p}, chain...) {
-		entry.CertificateChain = append(entry.CertificateChain, keystore.Certificate{Type: "X509", Content: c.cert.Raw})
-	}
-	ks := keystore.New(keystore.WithOrderedAliases())
-	if err := ks.SetPrivateKeyEntry("server", entry, []byte(passphrase)); err != nil {
-		t.Fatal(err)
-	}
-	var b bytes.Buffer
-	if err := ks.Store(&b, []byte(passphrase)); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
-
-// TestParseStore reads every form, and says of what it cannot read why: A43 to A45.
-func TestParseStore(t *testing.T) {
-	root := issue(t, "CA Root", nil, nil)
-	leaf, old := issue(t, site, root, nil), issue(t, "old.example.test", root, until(-90*day, -day))
-	kubeconfig := fmt.Sprintf("apiVersion: v1\nkind: Config\nclusters:\n- name: prod\n  cluster:\n    certificate-authority-data: %s\nusers:\n- name: admin\n  user:\n    client-certificate-data: %s\n",
-		base64.StdEncoding.EncodeToString([]byte(root.pem())), base64.StdEncoding.EncodeToString([]byte(leaf.pem())))
-	trust, err := pkcs12.Modern.EncodeTrustStore([]*x509.Certificate{root.cert, leaf.cert}, "secret")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		name, passphrase string
-		bytes            []byte
-		form             string
-		count            int
-		code             string
-	}{
-		{"pem", "", []byte(leaf.pem() + root.pem()), "pem", 2, ""},
-		{"A45 pem with the key first", "", []byte(leaf.keyPEM(t) + leaf.pem()), "pem", 1, ""},
-		{"pem with words around", "", []byte("subject=x\n" + leaf.pem() + "\nend\n"), "pem", 1, ""},
-		{"A46 pem cut in the middle", "", []byte(leaf.pem()[:300]), "pem", 0, "bad_pem"},
-		{"A46 second block cut", "", []byte(leaf.pem() + root.pem()[:200]), "pem", 1, "bad_pem"},
-		{"pem with nonsense inside", "", []byte("-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n"), "pem", 0, "bad_pem"},
-		{"a key only", "", []byte(leaf.keyPEM(t)), "pem", 0, "no_certificate"},
-		{"der", "", leaf.cert.Raw, "der", 1, ""},
-		{"der of two", "", append(append([]byte(nil), leaf.cert.Raw...), root.cert.Raw...), "der", 2, ""},
-		{"der cut", "", leaf.cert.Raw[:200], "der", 0, "bad_der"},
-		{"A43 pkcs12, modern", "secret", pfx(t, pkcs12.Modern2023, leaf, "secret", root.cert), "pkcs12", 2, ""},
-		{"pkcs12 of old", "secret", pfx(t, pkcs12.LegacyDES, leaf, "secret", root.cert), "pkcs12", 2, ""},
-		{"A43 pkcs12, empty passphrase", "", pfx(t, pkcs12.Modern2023, leaf, ""), "pkcs12", 1, ""},
-		{"A43 pkcs12, wrong passphrase", "wrong", pfx(t, pkcs12.Modern2023, leaf, "secret"), "pkcs12", 0, "bad_passphrase"},
-		{"pkcs12, trust store", "secret", trust, "pkcs12", 2, ""},
-		{"pkcs12 cut", "secret", pfx(t, pkcs12.Modern2023, leaf, "secret")[:400], "der", 0, "bad_der"},
-		{"pkcs12 with absurd rounds", "secret", pfx(t, pkcs12.Modern2023.WithIterations(maxRounds+1), leaf, "secret"), "pkcs12", 0, "bad_pkcs12"},
-		{"A44 jks with two aliases", "changeit", jks(t, "changeit", map[string]*pair{"new": leaf, "old": old}), "jks", 2, ""},
-		{"jks with a key and its chain", "changeit", jksWithKey(t, "changeit", leaf, root), "jks", 2, ""},
-		{"jks without a passphrase", "", jks(t, "changeit", map[string]*pair{"new": leaf}), "jks", 1, ""},
-		{"jks, wrong passphrase", "wrong", jks(t, "changeit", map[string]*pair{"new": leaf}), "jks", 0, "bad_passphrase"},
-		{"jks cut", "", jks(t, "changeit", map[string]*pair{"new": leaf})[:100], "jks", 0, "bad_jks"},
-		{"jks with an absurd length", "", append([]byte("\xfe\xed\xfe\xed\x00\x00\x00\x02\x00\x00\x00\x01\x00\x00\x00\x01\x00\x01a12345678\xff\xff\xff\xff"), make([]byte, 40)...), "jks", 0, "bad_jks"},
-		{"kubeconfig", "", []byte(kubeconfig), "kubeconfig", 2, ""},
-		{"kubeconfig that points elsewhere", "", []byte("kind: Config\nclusters: []\nusers: [{name: a, user: {client-certificate: /x.pem}}]\n"), "kubeconfig", 0, "no_certificate"},
-		{"kubeconfig, not base64", "", []byte("kind: Config\nusers:\n- name: a\n  user: {client-certificate-data: '%%%'}\n"), "kubeconfig", 0, "bad_kubeconfig"},
-		{"empty", "", nil, "pem", 0, "no_certificate"},
-		{"something else", "", []byte("hello"), "", 0, "no_certificate"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			form, list, err := parseStore(c.bytes, c.passphrase)
-			code := ""
-			if err != nil {
-				code = codeOf(err)
-			}
-			if form != c.form || len(list) != c.count || code != c.code {
-				t.Errorf("got %s, %d certificates, %v; want %s, %d, %q", form, len(list), err, c.form, c.count, c.code)
-			}
-		})
-	}
 }
 
 // TestCertificate_files looks at files by themselves: A44, A46, A47, A53.
@@ -276,7 +184,7 @@ func TestCertificate_files(t *testing.T) {
 		code string
 	}{
 		"not there": {func(string) {}, "not_found"},
-		"too large": {func(path string) { put(t, path, make([]byte, maxFile+1)) }, "too_large"},
+		"too large": {func(path string) { put(t, path, make([]byte, certfile.MaxBytes+1)) }, "too_large"},
 		"directory": {func(path string) { _ = os.Mkdir(path, 0o700) }, "not_found"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -310,33 +218,6 @@ func TestCertificate_renewedNotDeployed(t *testing.T) {
 	}
 }
 
-// FuzzParseStore: whatever a file holds, reading it ends, allocates little, and gives certificates or a reason.
-func FuzzParseStore(f *testing.F) {
-	root := issue(f, "CA Root", nil, nil)
-	leaf := issue(f, site, root, nil)
-	f.Add([]byte(leaf.pem()), "")
-	f.Add(leaf.cert.Raw, "")
-	f.Add(pfx(f, pkcs12.Modern2023.WithIterations(10), leaf, "x"), "x")
-	f.Add(jks(f, "changeit", map[string]*pair{"a": leaf}), "changeit")
-	f.Add([]byte("kind: Config\nusers:\n- {name: a, user: {client-certificate-data: QQ==}}\n"), "")
-	f.Add([]byte("-----BEGIN CERTIFICATE-----\n"), "")
-	random := make([]byte, 64)
-	_, _ = rand.Read(random)
-	f.Add(random, "")
-	f.Fuzz(func(t *testing.T, b []byte, passphrase string) {
-		if len(b) > 64<<10 || pkcs12Rounds(b) > 5000 {
-			return
-		}
-		_, list, err := parseStore(b, passphrase)
-		if err == nil && len(list) == 0 {
-			t.Error("neither certificates nor a reason")
-		}
-		if err != nil && codeOf(err) == "unreadable" {
-			t.Errorf("a reason that is none: %v", err)
-		}
-	})
-}
-
 // FuzzReadLeniently: a damaged certificate is read as far as it goes.
 func FuzzReadLeniently(f *testing.F) {
 	f.Add(issue(f, site, nil, nil).cert.Raw)
@@ -344,6 +225,5 @@ func FuzzReadLeniently(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		readLeniently(b, true)
 		certificatesOf(b)
-		parsePKCS7(b)
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/authvigil/authvigil/probes/evidence"
+	"github.com/authvigil/authvigil/probes/starttls"
 	"github.com/authvigil/authvigil/probes/wire"
 )
 
@@ -227,7 +228,7 @@ func (p *certificateProbe) connect(ctx context.Context, s *shown) (net.Conn, err
 
 // prepare brings a connection to where TLS begins.
 func (p *certificateProbe) prepare(ctx context.Context, conn net.Conn) error {
-	if p.proxy == nil && p.dialect == nil {
+	if p.proxy == nil && p.STARTTLS == "" {
 		return nil
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
@@ -237,13 +238,8 @@ func (p *certificateProbe) prepare(ctx context.Context, conn net.Conn) error {
 			return wire.Classify(ctx, evidence.StageConnect, err)
 		}
 	}
-	if p.dialect != nil {
-		t := &talk{conn: conn}
-		err := p.dialect(t, p.ServerName)
-		if err == nil {
-			err = t.quiet()
-		}
-		if err != nil {
+	if p.STARTTLS != "" {
+		if err := starttls.Begin(conn, p.STARTTLS, p.ServerName); err != nil {
 			return wire.Classify(ctx, evidence.StageTLS, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package probes
+package starttls
 
 import (
 	"encoding/binary"
@@ -23,7 +23,7 @@ func askPostgres(t *talk, _ string) error {
 	case 'N':
 		return notOffered("TLS (SSLRequest answered with N)")
 	case 'E':
-		return refusedTLS("error answer")
+		return refused("error answer")
 	default:
 		return violated("an answer to SSLRequest that is neither S nor N")
 	}
@@ -54,7 +54,7 @@ func askMySQL(t *talk, _ string) error {
 	var version uint8
 	s.ReadUint8(&version)
 	if version == 0xff { // error packet, such as "host is blocked"
-		return refusedTLS("error packet in place of a greeting")
+		return refused("error packet in place of a greeting")
 	}
 	var c uint8
 	for ok := true; ok; ok = c != 0 { // server version, ended by zero
@@ -115,9 +115,9 @@ func askLDAP(t *talk, _ string) error {
 	case code == 0 && id == 1:
 		return nil
 	case code == 2 || code == 12 || code == 53: // protocolError, unavailableCriticalExtension, unwillingToPerform
-		return refusedTLS(fmt.Sprintf("LDAP result code %d; StartTLS is not supported or not allowed", code))
+		return refused(fmt.Sprintf("LDAP result code %d; StartTLS is not supported or not allowed", code))
 	default:
-		return refusedTLS(fmt.Sprintf("LDAP result code %d", code))
+		return refused(fmt.Sprintf("LDAP result code %d", code))
 	}
 }
 

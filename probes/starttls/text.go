@@ -1,4 +1,4 @@
-package probes
+package starttls
 
 import (
 	"encoding/xml"
@@ -37,7 +37,7 @@ func askSMTP(t *talk, _ string) error {
 		return err
 	}
 	if code != "220" {
-		return refusedTLS(code + " " + lines[0])
+		return refused(code + " " + lines[0])
 	}
 	if err := t.say("EHLO authvigil.invalid\r\n"); err != nil {
 		return err
@@ -63,7 +63,7 @@ func askFTP(t *talk, _ string) error {
 		return err
 	}
 	if code != "220" {
-		return refusedTLS(code + " " + lines[0])
+		return refused(code + " " + lines[0])
 	}
 	return t.command("AUTH TLS\r\n", "234")
 }
@@ -82,7 +82,7 @@ func (t *talk) command(line, want string) error {
 	case code >= "500" && code <= "504":
 		return notOffered(strings.TrimSpace(line))
 	default:
-		return refusedTLS(code + " " + lines[0])
+		return refused(code + " " + lines[0])
 	}
 }
 
@@ -97,7 +97,7 @@ func askIMAP(t *talk, _ string) error {
 	case strings.HasPrefix(upper, "* PREAUTH"):
 		return notOffered("STARTTLS, because the connection is authenticated already (PREAUTH)")
 	case strings.HasPrefix(upper, "* BYE"):
-		return refusedTLS(greeting)
+		return refused(greeting)
 	case !strings.HasPrefix(upper, "* OK"):
 		return violated("a greeting that is not IMAP")
 	}
@@ -133,7 +133,7 @@ func (t *talk) tagged(tag, command string, untagged func(line string)) error {
 		case ours && (strings.EqualFold(rest, "OK") || len(rest) > 2 && strings.EqualFold(rest[:3], "OK ")):
 			return nil
 		case ours:
-			return refusedTLS(rest)
+			return refused(rest)
 		case strings.HasPrefix(line, "* "):
 			untagged(line)
 		default:
@@ -150,7 +150,7 @@ func askPOP3(t *talk, _ string) error {
 		return err
 	}
 	if !positive(greeting) {
-		return refusedTLS(greeting)
+		return refused(greeting)
 	}
 	if err := t.say("CAPA\r\n"); err != nil {
 		return err
@@ -185,7 +185,7 @@ func askPOP3(t *talk, _ string) error {
 		return err
 	}
 	if !positive(answer) {
-		return refusedTLS(answer)
+		return refused(answer)
 	}
 	return nil
 }
@@ -228,7 +228,7 @@ func askXMPP(t *talk, name string) error {
 			case e.Name == (xml.Name{Space: xmppTLS, Local: "proceed"}):
 				return d.Skip()
 			case e.Name == (xml.Name{Space: xmppTLS, Local: "failure"}), e.Name == (xml.Name{Space: xmppStream, Local: "error"}):
-				return refusedTLS(e.Name.Local)
+				return refused(e.Name.Local)
 			}
 		case xml.EndElement:
 			if e.Name == (xml.Name{Space: xmppStream, Local: "features"}) {

@@ -1,11 +1,13 @@
-package probes
+package starttls
 
 import (
-	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,6 +38,7 @@ func play(c net.Conn, script []scripted) bool {
 }
 
 const (
+	site      = "site.example.test"
 	xmppHello = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='site.example.test' version='1.0'>"
 	xmppOpen  = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' id='1' from='site.example.test' version='1.0'>"
 )
@@ -49,13 +52,13 @@ const (
 	ldapNo53 = "\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x35\x04\x00\x04\x00"
 )
 
-// TestSTARTTLS speaks with well-meaning servers in each dialect and with others that do not: A40 to A42.
-func TestSTARTTLS(t *testing.T) {
+// TestBegin speaks with well-meaning servers in each dialect and with others that do not: A40 to A42.
+func TestBegin(t *testing.T) {
 	long := strings.Repeat("x", maxTalkLine+1)
 	for _, c := range []struct {
-		name, dialect string
-		script        []scripted
-		code          string // empty: TLS begins
+		name, protocol string
+		script         []scripted
+		code           string // empty: TLS begins
 	}{
 		{"smtp", "smtp", []scripted{{"", "220-welcome\r\n220 mx ESMTP\r\n"}, {"EHLO authvigil.invalid\r\n", "250-mx\r\n250-SIZE 1000\r\n250 STARTTLS\r\n"}, {"STARTTLS\r\n", "220 go ahead\r\n"}}, ""},
 		{"A40 smtp without the capability", "smtp", []scripted{{"", "220 mx\r\n"}, {"EHLO authvigil.invalid\r\n", "250-mx STARTTLS\r\n250-XSTARTTLSX\r\n250 SIZE\r\n"}}, "starttls_not_offered"},
@@ -109,65 +112,76 @@ func TestSTARTTLS(t *testing.T) {
 		{"xmpp without an end", "xmpp", []scripted{{xmppHello, xmppOpen + strings.Repeat("<a b='"+strings.Repeat("x", 900)+"'/>", 60)}}, "protocol_violation"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b := newBench(t)
-			config := &tls.Config{Certificates: []tls.Certificate{issue(t, site, b.mid, nil).tls(b.mid)}}
-			b.lead(site, "25", listen(t, func(conn net.Conn) {
+			conn := listen(t, func(conn net.Conn) {
 				if play(conn, c.script) && c.code == "" {
-					finish(conn, config)
+					play(conn, []scripted{{"client hello", "server hello"}})
 				}
-			}), false)
-			r, fault, _ := b.look(map[string]any{"Address": site + ":25", "STARTTLS": c.dialect})
-			got := codeOfFault(fault)
-			if c.code == "eof" && got == "reset" { // how the end of a connection arrives, the kernel decides
-				got = "eof"
+			})
+			err := Begin(conn, c.protocol, site)
+			if got := codeOf(err); got != c.code {
+				t.Fatalf("got %v, want %q", err, c.code)
 			}
-			if got != c.code {
-				t.Fatalf("got %v, want %q", fault, c.code)
-			}
-			if c.code == "" && (r.Chain.Protocol != c.dialect || facetOf(r, "trust").State != evidence.OK) {
-				t.Errorf("chain %+v", r.Chain)
-			}
-			if c.code != "" && c.code != "eof" && (fault.Stage != evidence.StageTLS || fault.Symptom != evidence.SymptomTLS) {
-				t.Errorf("got %s at %s", fault.Symptom, fault.Stage)
+			if c.code == "" && !play(conn, []scripted{{"", "client hello"}, {"server hello", ""}}) {
+				t.Error("what follows does not come as it was sent")
 			}
 		})
 	}
-}
-
-// TestSTARTTLS_silence: a server that says nothing, or drips, costs no more than the run's time.
-func TestSTARTTLS_silence(t *testing.T) {
-	for name := range dialects {
-		b := newBench(t)
-		b.lead(site, "25", listen(t, func(c net.Conn) { c.Read(make([]byte, 1)); io.Copy(io.Discard, c) }), false)
-		p := makeProbe(t, "certificate", b.env(), map[string]any{"Address": site + ":25", "STARTTLS": name})
-		start := time.Now()
-		if fault := runFor(t, p, 100*time.Millisecond); fault == nil || fault.Symptom != evidence.SymptomTimeout {
-			t.Errorf("%s: got %v", name, fault)
-		}
-		if took := time.Since(start); took > time.Second {
-			t.Errorf("%s: took %s", name, took)
-		}
+	if err := Begin(nil, "gopher", site); err == nil {
+		t.Error("a protocol that nobody speaks is begun")
 	}
 }
 
-// FuzzSTARTTLS: whatever a server says, the conversation ends, and begins TLS only by the dialect's own leave.
-func FuzzSTARTTLS(f *testing.F) {
-	names := []string{"ftp", "imap", "ldap", "mysql", "pop3", "postgres", "smtp", "xmpp"}
+// codeOf is the code of a fault; how the end of a connection arrives, the kernel decides.
+func codeOf(err error) string {
+	f, ok := errors.AsType[*evidence.Fault](err)
+	switch {
+	case err == nil:
+		return ""
+	case ok && f.Stage == evidence.StageTLS && f.Symptom == evidence.SymptomTLS:
+		return f.Code
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return "eof"
+	}
+	return "other: " + err.Error()
+}
+
+// listen serves one connection to loopback with handle.
+func listen(t *testing.T, handle func(net.Conn)) net.Conn {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	group.Go(func() {
+		if c, err := l.Accept(); err == nil {
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+			handle(c)
+		}
+	})
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	t.Cleanup(func() { conn.Close(); l.Close(); group.Wait() })
+	return conn
+}
+
+// FuzzBegin: whatever a server says, the conversation ends, and begins TLS only by the dialect's own leave.
+func FuzzBegin(f *testing.F) {
 	for i, said := range []string{"220 ftp\r\n234 ok\r\n", "* OK\r\n* CAPABILITY STARTTLS\r\na1 OK\r\na2 OK\r\n", ldapLong, mysqlHello, "+OK\r\n+OK\r\nSTLS\r\n.\r\n+OK\r\n", "S",
 		"220 mx\r\n250-mx\r\n250 STARTTLS\r\n220 go\r\n", xmppOpen + "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:features><proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"} {
 		f.Add(uint8(i), []byte(said))
 	}
 	f.Fuzz(func(t *testing.T, which uint8, said []byte) {
 		c := &oneWay{from: strings.NewReader(string(said))}
-		talk := &talk{conn: c}
-		err := dialects[names[int(which)%len(names)]](talk, site)
-		if err == nil {
-			err = talk.quiet()
-		}
+		err := Begin(c, Protocols()[int(which)%len(dialects)], site)
 		if left := c.from.Len(); err == nil && left > 0 && c.read > maxTalk {
 			t.Errorf("read %d bytes", c.read)
 		}
-		if fault := evidence.AsFault(err); fault != nil && fault.Err == nil {
+		if fault, ok := errors.AsType[*evidence.Fault](err); ok && fault.Err == nil {
 			t.Errorf("a fault without words: %+v", fault)
 		}
 	})
@@ -186,14 +200,3 @@ func (o *oneWay) Read(b []byte) (int, error) {
 	return n, err
 }
 func (o *oneWay) Write(b []byte) (int, error) { return len(b), nil }
-
-func TestConnectThrough_boundsTheAnswer(t *testing.T) {
-	c := &oneWay{from: strings.NewReader("HTTP/1.1 200 OK\r\n" + strings.Repeat("X: y\r\n", maxTalk))}
-	err := connectThrough(c, "a:1")
-	if f := evidence.AsFault(err); f == nil || f.Symptom != evidence.SymptomTooLarge {
-		t.Errorf("got %v", err)
-	}
-	if c.read > maxTalk+1 {
-		t.Errorf("read %d bytes", c.read)
-	}
-}

@@ -1,15 +1,48 @@
-package probes
+package certfile
 
 import (
+	"crypto/x509"
 	"errors"
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+	pkcs12 "software.sslmate.com/src/go-pkcs12"
+
+	"github.com/authvigil/authvigil/probes/evidence"
 )
 
 // maxRounds bounds the key derivation of a PKCS #12 file, whose number of rounds is whatever its writer put there: a
 // million takes about a second, four thousand million a day.
 const maxRounds = 1_000_000
+
+// parsePKCS12 reads a PKCS #12 file (RFC 7292): a key with its chain, or a trust store.
+func parsePKCS12(b []byte, passphrase string) ([]Entry, error) {
+	if rounds := pkcs12Rounds(b); rounds > maxRounds {
+		return nil, failed("bad_pkcs12", "wants %d rounds of key derivation, more than %d", rounds, maxRounds)
+	}
+	_, leaf, rest, err := pkcs12.DecodeChain(b, passphrase)
+	if err == nil {
+		return unnamed(append([]*x509.Certificate{leaf}, rest...)), nil
+	}
+	if errors.Is(err, pkcs12.ErrIncorrectPassword) {
+		return nil, failed("bad_passphrase", "does not open with the passphrase")
+	}
+	if certs, trustErr := pkcs12.DecodeTrustStore(b, passphrase); trustErr == nil {
+		return unnamed(certs), nil
+	}
+	if blocks, pemErr := pkcs12.ToPEM(b, passphrase); pemErr == nil { //nolint:staticcheck // SA1019: reads what DecodeChain refuses, such as several keys
+		var list []*x509.Certificate
+		for _, block := range blocks {
+			if c, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == "CERTIFICATE" {
+				list = append(list, c)
+			}
+		}
+		if len(list) > 0 {
+			return unnamed(list), nil
+		}
+	}
+	return nil, failed("bad_pkcs12", "is a PKCS #12 file that cannot be read: %s", evidence.Clean(err.Error(), 128))
+}
 
 // looksLikePKCS12 says whether a file begins as a PFX: version 3 and a ContentInfo of data or signed data.
 func looksLikePKCS12(b []byte) bool {
@@ -59,13 +92,4 @@ func intOf(b cryptobyte.String) int {
 		n = n<<8 | int(c)
 	}
 	return n
-}
-
-func firstElement(der []byte) ([]byte, error) {
-	var first cryptobyte.String
-	s := cryptobyte.String(der)
-	if !s.ReadASN1Element(&first, asn1.SEQUENCE) {
-		return nil, errors.New("not DER")
-	}
-	return first, nil
 }

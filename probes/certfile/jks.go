@@ -1,4 +1,4 @@
-package probes
+package certfile
 
 import (
 	"crypto/sha1" //nolint:gosec // G505: the form's own checksum
@@ -25,8 +25,8 @@ const (
 
 // parseJKS reads the certificates of a Java key store, of form JKS or JCEKS. The passphrase only shows that the file is
 // whole; without one it is read all the same. Libraries believe the lengths in the file and allocate them.
-func parseJKS(b []byte, passphrase string) (list []stored, err error) {
-	cut := loadFailed("bad_jks", "is a key store that is cut off or damaged")
+func parseJKS(b []byte, passphrase string) (list []Entry, err error) {
+	cut := failed("bad_jks", "is a key store that is cut off or damaged")
 	if len(b) < 12+jksChecksum {
 		return nil, cut
 	}
@@ -36,7 +36,7 @@ func parseJKS(b []byte, passphrase string) (list []stored, err error) {
 		return nil, cut
 	}
 	if passphrase != "" && jksSum(b[:len(b)-jksChecksum], passphrase) != [jksChecksum]byte(b[len(b)-jksChecksum:]) {
-		return nil, loadFailed("bad_passphrase", "does not open with the passphrase")
+		return nil, failed("bad_passphrase", "does not open with the passphrase")
 	}
 	for range entries {
 		var tag, certs uint32
@@ -52,7 +52,7 @@ func parseJKS(b []byte, passphrase string) (list []stored, err error) {
 		case jksTrusted:
 			certs = 1
 		default:
-			return list, loadFailed("bad_jks", "holds a secret key under %q, behind which nothing can be read", evidence.Clean(string(alias), 64))
+			return list, failed("bad_jks", "holds a secret key under %q, behind which nothing can be read", evidence.Clean(string(alias), 64))
 		}
 		for range certs {
 			var kind, der cryptobyte.String
@@ -61,15 +61,15 @@ func parseJKS(b []byte, passphrase string) (list []stored, err error) {
 			}
 			c, err := x509.ParseCertificate(der)
 			if err != nil {
-				return list, loadFailed("bad_jks", "has a certificate under %q that cannot be read: %s", evidence.Clean(string(alias), 64), evidence.Clean(err.Error(), 128))
+				return list, failed("bad_jks", "has a certificate under %q that cannot be read: %s", evidence.Clean(string(alias), 64), evidence.Clean(err.Error(), 128))
 			}
-			if len(list) < mostStored {
-				list = append(list, stored{evidence.Clean(string(alias), 64), c})
+			if len(list) < mostEntries {
+				list = append(list, Entry{evidence.Clean(string(alias), 64), c})
 			}
 		}
 	}
 	if len(list) == 0 {
-		return nil, loadFailed("no_certificate", "holds no certificate")
+		return nil, failed("no_certificate", "holds no certificate")
 	}
 	return list, nil
 }

@@ -1,4 +1,4 @@
-package probes
+package certfile
 
 import (
 	"crypto/x509"
@@ -17,7 +17,7 @@ func parsePKCS7(b []byte) (list []*x509.Certificate) {
 		!signed.ReadASN1(&certs, asn1.Tag(0).Constructed().ContextSpecific()) {
 		return nil
 	}
-	for !certs.Empty() && len(list) < mostStored {
+	for !certs.Empty() && len(list) < mostEntries {
 		var der cryptobyte.String
 		if !certs.ReadASN1Element(&der, asn1.SEQUENCE) {
 			return list
