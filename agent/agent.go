@@ -173,29 +173,11 @@ func (d Diff) Long() string {
 func (a *Agent) Reload(c *Config) (Diff, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	w, err := build(c, a.env, a.world, a.court.localClock)
+	w, err := a.next(c)
 	if err != nil {
 		return Diff{}, err
 	}
-	if len(w.probes) == 0 {
-		return Diff{}, ErrNoProbes
-	}
-	var d Diff
-	for _, name := range sortedKeys(a.world.probes) {
-		switch now, ok := w.probes[name]; {
-		case !ok:
-			d.Removed = append(d.Removed, name)
-		case now != a.world.probes[name]:
-			d.Changed = append(d.Changed, name)
-		default:
-			d.Same = append(d.Same, name)
-		}
-	}
-	for _, name := range sortedKeys(w.probes) {
-		if a.world.probes[name] == nil {
-			d.Added = append(d.Added, name)
-		}
-	}
+	d := difference(a.world, w)
 	a.swap(w, d)
 	return d, nil
 }
@@ -204,30 +186,42 @@ func (a *Agent) Reload(c *Config) (Diff, error) {
 func (a *Agent) Compare(c *Config) (Diff, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	w, err := build(c, a.env, a.world, a.court.localClock)
+	w, err := a.next(c)
 	if err != nil {
 		return Diff{}, err
 	}
-	var d Diff
-	for name, b := range w.probes {
-		switch was, ok := a.world.probes[name]; {
+	return difference(a.world, w), nil
+}
+
+// next builds the world that a reload would swap in; the agent's mutex is held.
+func (a *Agent) next(c *Config) (*world, error) {
+	w, err := build(c, a.env, a.world, a.court.localClock)
+	if err != nil {
+		return nil, err
+	}
+	if len(w.probes) == 0 {
+		return nil, ErrNoProbes
+	}
+	return w, nil
+}
+
+func difference(was, now *world) (d Diff) {
+	for _, name := range sortedKeys(now.probes) {
+		switch before, ok := was.probes[name]; {
 		case !ok:
 			d.Added = append(d.Added, name)
-		case was != b:
+		case before != now.probes[name]:
 			d.Changed = append(d.Changed, name)
 		default:
 			d.Same = append(d.Same, name)
 		}
 	}
-	for name := range a.world.probes {
-		if w.probes[name] == nil {
+	for _, name := range sortedKeys(was.probes) {
+		if now.probes[name] == nil {
 			d.Removed = append(d.Removed, name)
 		}
 	}
-	for _, list := range [][]string{d.Added, d.Changed, d.Removed, d.Same} {
-		slices.Sort(list)
-	}
-	return d, nil
+	return d
 }
 
 func (a *Agent) swap(w *world, d Diff) {
