@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -106,11 +107,12 @@ func (w *world) buildIdentity(s section, env Env, old *world) (*builtIdentity, [
 	if common.Kind == "" {
 		return nil, append(o.errs, o.missingKind(identity.Kinds()))
 	}
-	id, err := identity.New(common.Kind, o.decode, identity.Env{Name: s.name, Net: env.Net, Store: env.Store, Jitter: env.Jitter, Log: env.Log.With("identity", s.name)})
+	id, err := identity.New(common.Kind, o.decode, identity.Env{Name: s.name, Net: env.Net, Store: env.Store, Jitter: env.Jitter, Log: env.Log.With("identity", s.name), Environment: w.config.Agent.Environment})
 	if errs := o.collect(err); len(errs) > 0 {
 		return nil, errs
 	}
 	w.config.warnOfLiterals(o)
+	w.config.warnOfForm(o, id)
 	return &builtIdentity{s.name, s.raw, common.Kind, id, o.target}, nil
 }
 
@@ -262,6 +264,23 @@ func flatten(err error) []error {
 	}
 	return []error{err}
 }
+
+// warnOfForm notes what is wrong with secrets that lie on this machine, before a server is asked with them.
+func (c *Config) warnOfForm(o *opened, id identity.Identity) {
+	l, ok := id.(identity.Linter)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lintTime)
+	defer cancel()
+	for _, n := range l.Lint(ctx) {
+		c.Warnings = append(c.Warnings, fmt.Sprintf("%s: %s: %s", c.at[o.path("kind")], show(o.path()), n.Detail))
+	}
+	slices.Sort(c.Warnings)
+}
+
+// lintTime bounds reading one secret while a configuration is built: a file, on a disk that may hang.
+const lintTime = 2 * time.Second
 
 // warnOfLiterals notes secrets that stand in the file itself.
 func (c *Config) warnOfLiterals(o *opened) {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -126,6 +127,52 @@ kind = "http"
 	}
 	if t.Failed() {
 		t.Log(got)
+	}
+}
+
+// TestBuild_lintsSecretsAtLoad: what is wrong with the form of a secret is said when the configuration is read, and what is
+// declared of it is shown; a date may stand without quotes.
+func TestBuild_lintsSecretsAtLoad(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "authvigil.toml")
+	if err := os.WriteFile(path, []byte(`[agent]
+environment = "production"
+[identity.pasted]
+kind = "bearer"
+token = "plain:Bearer eyJhbGciOiJFUzI1NiJ9.eyJ"
+[identity.trial]
+kind = "api_key"
+key = "plain:sk_test_abcdef"
+pattern = "sk_"
+expires = 2027-03-31
+[identity.missing]
+kind = "basic"
+username = "u"
+password = "file:/nowhere/password"
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := build(c, testEnv(), nil, noClock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Join(c.Warnings, "\n")
+	for _, want := range []string{"authvigil.toml:4:1: identity.pasted: the token begins with the name of a scheme", "authvigil.toml:7:1: identity.trial: the key is marked test, and this is production", "identity.missing: the password cannot be read: file:/nowhere/password: no such file"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("missing: %s\n%s", want, got)
+		}
+	}
+	a := &Agent{}
+	a.current.Store(w)
+	shown := fmt.Sprint(a.Effective())
+	if !strings.Contains(shown, `{identity.trial.expires "2027-04-01T00:00:00Z"`) || !strings.Contains(shown, `{identity.trial.pattern "sk_"`) {
+		t.Errorf("config show lacks what is declared: %s", shown)
+	}
+	if strings.Contains(got+shown, "abcdef") {
+		t.Error("a secret is shown")
 	}
 }
 

@@ -97,6 +97,11 @@ func decodeValue(raw any, into reflect.Value, path []string) []keyError {
 		into.SetInt(int64(d))
 		return nil
 	case into.Addr().Type().Implements(textType):
+		if date, isDate := raw.(encoding.TextMarshaler); isDate { // a date of TOML, which stands without quotes
+			if b, err := date.MarshalText(); err == nil {
+				raw = string(b)
+			}
+		}
 		text, ok := raw.(string)
 		if !ok {
 			return wrong("text", "")

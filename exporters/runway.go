@@ -88,8 +88,11 @@ func runwaysOf(ev *agent.Event) (list []Runway) {
 			if name == "token" {
 				continue // said as access token
 			}
-			if name == "certificate" {
+			switch name {
+			case "certificate":
 				name = "client certificate"
+			case "declared", "header", "server":
+				name = "credential"
 			}
 			list = append(list, Runway{What: name, Whose: whose, Ends: at(rd.Value)})
 		case "secret_rotation_due_timestamp_seconds":

@@ -35,6 +35,15 @@ func notes(codes ...string) func(*facts) bool {
 
 // credentialRows: what an authorization server says of a token or of a client, and what is known of the end of a credential.
 var credentialRows = []row{
+	{cause: CredentialExpiring, weight: 90, when: func(f *facts) bool {
+		return f.fault == nil && notes("credential_expiring", "credential_expired", "refresh_token_expiring")(f)
+	}},
+	{cause: ClientSecretExpired, weight: 91, when: func(f *facts) bool { // refused, and past its declared end
+		return f.atIssuer && f.refused() && f.hasCode("invalid client") && f.noted("credential_expired")
+	}},
+	{cause: TokenMalformed, weight: 86, when: func(f *facts) bool { // refused, and it cannot be right as it is written
+		return api(f) && f.status == 401 && (bearer(f) || f.scheme == "api_key") && f.noted("credential_malformed")
+	}},
 	{cause: TokenRevoked, weight: 88, when: func(f *facts) bool { return faultOf(evidence.SymptomInactive, "inactive")(f) && !f.expired }},
 	{cause: TokenExpired, weight: 90, when: func(f *facts) bool {
 		return faultOf(evidence.SymptomInactive)(f) && f.expired && !f.skewed()

@@ -297,6 +297,9 @@ func (f *facts) because() (lines []string) {
 		add("the token lacks the scope %s, which the endpoint needs by configuration", strings.Join(missing, " "))
 	}
 	lines = append(lines, f.problems()...)
+	for _, n := range f.c.Sighting.Report.Notes {
+		add("%s", n.Detail)
+	}
 	switch {
 	case f.expired:
 		add("by its claims the token ended %s ago", evidence.Span(f.expiredFor))

@@ -128,6 +128,15 @@ func (r *Ref) UnmarshalText(text []byte) (err error) {
 // IsZero says whether the reference names nothing.
 func (r Ref) IsZero() bool { return r.source == nil }
 
+// Local says whether reading the secret is a matter of this machine alone, and costs nothing.
+func (r Ref) Local() bool {
+	switch r.scheme {
+	case "credential", "env", "file", "plain":
+		return true
+	}
+	return false
+}
+
 // Scheme is what stands before the colon.
 func (r Ref) Scheme() string { return r.scheme }
 

@@ -40,7 +40,7 @@ func FuzzParseChallenges(f *testing.F) {
 
 func jwt(header, claims string) string {
 	e := base64.RawURLEncoding.EncodeToString
-	return e([]byte(header)) + "." + e([]byte(claims)) + ".c2ln"
+	return e([]byte(header)) + "." + e([]byte(claims)) + "." + e(make([]byte, 64))
 }
 
 func TestDecodeToken(t *testing.T) {
@@ -51,11 +51,13 @@ func TestDecodeToken(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 	for text, problem := range map[string]string{
-		jwt(`{"alg":"ES256"}`, `{"exp":"soon"}`):        "exp is no number",
-		jwt(`{"alg":"ES256"}`, `{"exp":1800000000000}`): "milliseconds",
-		"eyJhbGciOiJFUzI1NiJ9.eyJ":                      "cut",
-		jwt(`{"alg":"ES256"}`, `{"exp"`):                "claims",
-		strings.Repeat("a", 70<<10):                     "longer",
+		jwt(`{"alg":"ES256"}`, `{"exp":"soon"}`):               "exp is no number",
+		jwt(`{"alg":"ES256"}`, `{"exp":1800000000000}`):        "milliseconds",
+		"eyJhbGciOiJFUzI1NiJ9.eyJ":                             "cut",
+		strings.TrimSuffix(jwt(`{"alg":"ES256"}`, `{}`), "AA"): "signature",
+		jwt(`{"alg":"RS256"}`, `{}`):                           "signature",
+		jwt(`{"alg":"ES256"}`, `{"exp"`):                       "claims",
+		strings.Repeat("a", 70<<10):                            "longer",
 	} {
 		if got := DecodeToken(text); len(got.Problems) == 0 || !strings.Contains(strings.Join(got.Problems, " "), problem) {
 			t.Errorf("token of %d bytes: problems %v, want one about %q", len(text), got.Problems, problem)
@@ -75,15 +77,43 @@ func FuzzDecodeToken(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) { DecodeToken(text) })
 }
 
+// TestLintCredential: the ways in which a credential is spoilt on its way from a web page into a file.
 func TestLintCredential(t *testing.T) {
-	for text, word := range map[string]string{" x1": "white space", "abc\ndef": "line break", `"abcdef"`: "quotes", "Bearer abc": "scheme", "changeme": "placeholder", "abc\u00a0def": "ASCII", "<token>": "placeholder"} {
+	for text, word := range map[string]string{" x1": "white space", "abc\ndef": "line break", "abcdef\r\n": "line break", `"abcdef"`: "quotes", "'abcdef'": "quotes", "Bearer abc": "scheme", "bearer abc": "scheme", "Basic abc": "scheme",
+		"changeme": "placeholder", "abc\u00a0def": "ASCII", "“abcdef”": "ASCII", "<token>": "placeholder", "xxxxxxxx": "placeholder", "YOUR_API_KEY": "placeholder", "********": "placeholder",
+		"eyJhbGciOiJFUzI1NiJ9.eyJ": "cut", "eyJhbGciOiJFUzI1NiJ9.eyJhIjoxfQ.c2ln": "cut"} {
 		if got := strings.Join(LintCredential(text), ", "); !strings.Contains(got, word) {
 			t.Errorf("LintCredential of %q: %q, want a word about %s", text, got, word)
 		}
 	}
-	if got := LintCredential("sk_live_51H8abcDEF"); got != nil {
-		t.Errorf("a good key: %v", got)
+	for _, good := range []string{"sk_live_51H8abcDEF", "ghp_16C7e42F292c6912E7710c838347Ae178B4a", "a.b.c", "glpat-xxyyzz", jwt(`{"alg":"ES256"}`, `{"a":1}`)} {
+		if got := LintCredential(good); got != nil {
+			t.Errorf("a good key: %v", got)
+		}
 	}
+	if got := LintPassword(`"päß Wort" <1>`); got != nil {
+		t.Errorf("a good password: %v", got)
+	}
+}
+
+func TestOtherEnvironment(t *testing.T) {
+	for _, c := range []struct{ key, environment, want string }{
+		{"sk_test_51H8abcDEF", "production", "test"}, {"test_abcdef", "eu-live", "test"}, {"sk_live_51H8abcDEF", "staging", "live"}, {"PROD-abcdef", "test", "PROD"},
+		{"sk_live_51H8abcDEF", "production", ""}, {"sk_test_51H8abcDEF", "", ""}, {"sk_test_51H8abcDEF", "blue", ""}, {"abcdef_test", "production", ""}, {"abcdef", "production", ""}, {"a_b_c_test_d", "production", ""},
+	} {
+		if got := OtherEnvironment(c.key, c.environment); got != c.want {
+			t.Errorf("%s in %s: %q, want %q", c.key, c.environment, got, c.want)
+		}
+	}
+}
+
+func FuzzLintCredential(f *testing.F) {
+	f.Add("Bearer x", "production")
+	f.Add("", "-")
+	f.Fuzz(func(t *testing.T, text, environment string) {
+		LintCredential(text)
+		OtherEnvironment(text, environment)
+	})
 }
 
 func TestRetryAfter(t *testing.T) {

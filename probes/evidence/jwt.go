@@ -42,6 +42,8 @@ func DecodeToken(text string) Token {
 	t.Format, t.Alg, t.Kid, t.Type = "jwt", Clean(header.Alg, 32), Clean(header.Kid, 128), Clean(header.Typ, 32)
 	if strings.EqualFold(t.Alg, "none") || signature == "" {
 		t.Signature = SignatureNone
+	} else if short(t.Alg, strings.TrimRight(signature, "=")) {
+		t.Problems = append(t.Problems, "its signature is not as long as "+t.Alg+" makes it; it was probably cut")
 	}
 	var claims map[string]any
 	if !decodePart(body, &claims) {
@@ -50,6 +52,19 @@ func DecodeToken(text string) Token {
 	}
 	t.claims(claims)
 	return t
+}
+
+// signatureBytes are the lengths of signatures (RFC 7518 section 3.1, RFC 8037); those of RSA depend on the key.
+var signatureBytes = map[string]int{"HS256": 32, "HS384": 48, "HS512": 64, "ES256": 64, "ES384": 96, "ES512": 132, "EdDSA": 64}
+
+// short says whether a signature in base64url is shorter than its algorithm makes them.
+func short(alg, signature string) bool {
+	const leastRSA = 128 // bytes: keys of 1024 bits, which nobody should use any more
+	bytes := base64.RawURLEncoding.DecodedLen(len(signature))
+	if want, known := signatureBytes[alg]; known {
+		return bytes < want
+	}
+	return (strings.HasPrefix(alg, "RS") || strings.HasPrefix(alg, "PS")) && (bytes < leastRSA || len(signature)%4 == 1)
 }
 
 func (t *Token) claims(c map[string]any) {
@@ -123,33 +138,4 @@ func texts(v any) (list []string) {
 		}
 	}
 	return list
-}
-
-// LintCredential says what is wrong with the form of a credential that people copied: white space, quotes, a scheme that
-// does not belong to it, a placeholder. It never repeats the text.
-func LintCredential(text string) (problems []string) {
-	add := func(found bool, what string) {
-		if found {
-			problems = append(problems, what)
-		}
-	}
-	trimmed := strings.TrimSpace(text)
-	lower := strings.ToLower(trimmed)
-	add(trimmed != text, "begins or ends with white space")
-	add(strings.ContainsAny(text, "\r\n"), "holds a line break")
-	add(len(trimmed) > 1 && (trimmed[0] == '"' || trimmed[0] == '\'') && trimmed[len(trimmed)-1] == trimmed[0], "stands in quotes, which would be sent along")
-	add(strings.HasPrefix(lower, "bearer ") || strings.HasPrefix(lower, "basic "), "begins with the name of a scheme, which would be sent twice")
-	for _, word := range []string{"changeme", "your_", "your-", "<", "xxxx", "placeholder", "replace_me", "todo", "example"} {
-		if strings.HasPrefix(lower, word) || (word == "xxxx" && strings.Trim(lower, "x") == "" && lower != "") {
-			add(true, "looks like a placeholder")
-			break
-		}
-	}
-	for _, r := range text {
-		if r > 0x7e {
-			add(true, "holds characters beyond ASCII, such as a non-breaking space or typographic quotes")
-			break
-		}
-	}
-	return problems
 }

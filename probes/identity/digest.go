@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"time"
 
 	digestauth "github.com/icholy/digest"
 
@@ -20,11 +19,11 @@ import (
 // digest proves a password without sending it (RFC 7616). The first request to a server goes without proof, because only
 // its challenge says how to prove; after that the challenge is used until the server says another one.
 type digest struct {
-	Username    string        `koanf:"username" help:"user name; required"`
-	Password    secret.Ref    `koanf:"password" help:"password; required"`
-	RotateEvery time.Duration `koanf:"rotate_every" help:"age at which the password should have been replaced, such as 90d"`
-	lockoutKeys `koanf:",squash"`
-	common      `koanf:",squash"`
+	Username       string     `koanf:"username" help:"user name; required"`
+	Password       secret.Ref `koanf:"password" help:"password; required"`
+	credentialKeys `koanf:",squash"`
+	lockoutKeys    `koanf:",squash"`
+	common         `koanf:",squash"`
 	*fixed
 
 	mu         sync.Mutex // owns challenges
@@ -45,6 +44,7 @@ func newDigest(decode func(any) error, env Env) (Identity, error) {
 	if err := decode(d); err != nil {
 		return nil, err
 	}
+	d.of("password", d.Password, env)
 	errs := d.limit(d.credentialGate)
 	if d.Username == "" {
 		errs = append(errs, errors.New("username: is missing"))
@@ -64,7 +64,7 @@ func (d *digest) Apply(ctx context.Context, req *http.Request) (Grant, error) {
 	if err != nil {
 		return g, err
 	}
-	g.Readings, g.Notes = aged(ctx, d.Password, "password"), due(ctx, d.Password, d.RotateEvery)
+	g.Readings, g.Notes = d.about(ctx, v)
 	if req.URL.Host == "" {
 		return g, nil
 	}

@@ -17,10 +17,10 @@ import (
 // bearer sends a token that somebody else obtained (RFC 6750 section 2.1): one in a file that rotates, or one that a program
 // prints.
 type bearer struct {
-	Token       secret.Ref    `koanf:"token" help:"the token; read anew for each request, so that a file may rotate; this or command is required"`
-	RotateEvery time.Duration `koanf:"rotate_every" help:"age at which the token should have been replaced, such as 90d"`
-	commandKeys `koanf:",squash"`
-	common      `koanf:",squash"`
+	Token          secret.Ref `koanf:"token" help:"the token; read anew for each request, so that a file may rotate; this or command is required"`
+	credentialKeys `koanf:",squash"`
+	commandKeys    `koanf:",squash"`
+	common         `koanf:",squash"`
 	*fixed
 	tokens *shared // of command
 }
@@ -45,6 +45,7 @@ func newBearer(decode func(any) error, env Env) (Identity, error) {
 	if b.CommandLife < 10*time.Second {
 		errs = append(errs, errors.New("command_every: is below 10s"))
 	}
+	b.of("token", b.Token, env)
 	b.tokens = newShared(env, b.run)
 	b.tokens.local = true
 	return b, errors.Join(errs...)
@@ -68,9 +69,13 @@ func (b *bearer) Apply(ctx context.Context, req *http.Request) (Grant, error) {
 		return g, err
 	}
 	facts := evidence.DecodeToken(v.Expose())
-	facts.Problems = append(facts.Problems, evidence.LintCredential(v.Expose())...)
-	g.Token, g.Readings, g.Notes = &facts, aged(ctx, b.Token, "token"), due(ctx, b.Token, b.RotateEvery)
+	facts.Problems = evidence.LintCredential(v.Expose())
+	g.Token = &facts
+	g.Readings, g.Notes = b.about(ctx, v)
 	if !facts.Expiry.IsZero() {
+		if !facts.Issued.IsZero() {
+			g.Notes = append(g.Notes, Ending("the token, by its claims,", facts.Issued, facts.Expiry)...)
+		}
 		g.Readings = append(g.Readings, evidence.Reading{Metric: TokenExpiry, Labels: []string{"access"}, Value: unix(facts.Expiry)},
 			evidence.Reading{Metric: CredentialEnd, Labels: []string{"token"}, Value: unix(facts.Expiry)})
 	}
@@ -109,11 +114,11 @@ func (b *bearer) Status() Status {
 
 // basic sends user name and password with each request (RFC 7617), in UTF-8.
 type basic struct {
-	Username    string        `koanf:"username" help:"user name; required; holds no colon (RFC 7617 section 2)"`
-	Password    secret.Ref    `koanf:"password" help:"password; required"`
-	RotateEvery time.Duration `koanf:"rotate_every" help:"age at which the password should have been replaced, such as 90d"`
-	lockoutKeys `koanf:",squash"`
-	common      `koanf:",squash"`
+	Username       string     `koanf:"username" help:"user name; required; holds no colon (RFC 7617 section 2)"`
+	Password       secret.Ref `koanf:"password" help:"password; required"`
+	credentialKeys `koanf:",squash"`
+	lockoutKeys    `koanf:",squash"`
+	common         `koanf:",squash"`
 	*fixed
 }
 
@@ -122,6 +127,7 @@ func newBasic(decode func(any) error, env Env) (Identity, error) {
 	if err := decode(b); err != nil {
 		return nil, err
 	}
+	b.of("password", b.Password, env)
 	errs := b.limit(b.credentialGate)
 	if b.Username == "" {
 		errs = append(errs, errors.New("username: is missing"))
@@ -144,7 +150,7 @@ func (b *basic) Apply(ctx context.Context, req *http.Request) (Grant, error) {
 	if err != nil {
 		return g, err
 	}
-	g.Readings, g.Notes = aged(ctx, b.Password, "password"), due(ctx, b.Password, b.RotateEvery)
+	g.Readings, g.Notes = b.about(ctx, v)
 	if req.URL.Host == "" {
 		return g, nil
 	}
@@ -167,14 +173,13 @@ func (b *basic) Status() Status {
 
 // apiKey sends a key in a header, with or without a prefix, in the query or in a cookie.
 type apiKey struct {
-	Key         secret.Ref    `koanf:"key" help:"the key; required"`
-	Header      string        `koanf:"header" help:"header that carries the key, such as X-Api-Key or Authorization"`
-	Prefix      string        `koanf:"prefix" help:"text before the key in the header, such as \"ApiKey \""`
-	Query       string        `koanf:"query" help:"query parameter that carries the key"`
-	Cookie      string        `koanf:"cookie" help:"cookie that carries the key"`
-	Pattern     string        `koanf:"pattern" help:"what the key must begin with, such as sk_live_; another beginning means another environment"`
-	RotateEvery time.Duration `koanf:"rotate_every" help:"age at which the key should have been replaced, such as 90d"`
-	common      `koanf:",squash"`
+	Key            secret.Ref `koanf:"key" help:"the key; required"`
+	Header         string     `koanf:"header" help:"header that carries the key, such as X-Api-Key or Authorization"`
+	Prefix         string     `koanf:"prefix" help:"text before the key in the header, such as \"ApiKey \""`
+	Query          string     `koanf:"query" help:"query parameter that carries the key"`
+	Cookie         string     `koanf:"cookie" help:"cookie that carries the key"`
+	credentialKeys `koanf:",squash"`
+	common         `koanf:",squash"`
 	*fixed
 }
 
@@ -183,6 +188,7 @@ func newAPIKey(decode func(any) error, env Env) (Identity, error) {
 	if err := decode(k); err != nil {
 		return nil, err
 	}
+	k.of("key", k.Key, env)
 	var errs []error
 	if k.Key.IsZero() {
 		errs = append(errs, errors.New("key: is missing"))
@@ -214,13 +220,7 @@ func (k *apiKey) Apply(ctx context.Context, req *http.Request) (Grant, error) {
 	if err != nil {
 		return g, err
 	}
-	g.Readings, g.Notes = aged(ctx, k.Key, "key"), due(ctx, k.Key, k.RotateEvery)
-	for _, problem := range evidence.LintCredential(v.Expose()) {
-		g.Notes = append(g.Notes, evidence.Note{Code: "credential_malformed", Detail: "the key " + problem})
-	}
-	if k.Pattern != "" && !strings.HasPrefix(v.Expose(), k.Pattern) {
-		g.Notes = append(g.Notes, evidence.Note{Code: "wrong_environment", Detail: "the key does not begin with " + k.Pattern + ", as keys of this environment do"})
-	}
+	g.Readings, g.Notes = k.about(ctx, v)
 	if req.URL.Host == "" {
 		return g, nil
 	}

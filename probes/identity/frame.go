@@ -60,25 +60,6 @@ func reveal(ctx context.Context, key string, ref secret.Ref) (secret.Value, erro
 	return v, nil
 }
 
-// aged gives the age of a secret as a reading, where its source knows.
-func aged(ctx context.Context, ref secret.Ref, origin string) (list []evidence.Reading) {
-	if at, ok := ref.Changed(ctx); ok {
-		list = append(list, evidence.Reading{Metric: SecretAge, Labels: []string{origin}, Value: time.Since(at).Seconds()})
-	}
-	return list
-}
-
-// due notes that a secret is older than it should be.
-func due(ctx context.Context, ref secret.Ref, rotateEvery time.Duration) (notes []evidence.Note) {
-	if rotateEvery <= 0 {
-		return nil
-	}
-	if at, ok := ref.Changed(ctx); ok && time.Since(at) > rotateEvery {
-		notes = append(notes, evidence.Note{Code: "secret_rotation_due", Detail: fmt.Sprintf("the secret was last changed %s ago and should be rotated every %s", evidence.Span(time.Since(at)), evidence.Span(rotateEvery))})
-	}
-	return notes
-}
-
 // heldFault says that a gate is closed and nothing was sent.
 func heldFault(again, now time.Time, why string) error {
 	return &evidence.Fault{Stage: evidence.StageToken, Symptom: evidence.SymptomHeld, Code: "identity",

@@ -30,16 +30,16 @@ import (
 // signed signs requests by a shared key, in a form that the configuration describes: what is signed, and which headers carry
 // the signature.
 type signed struct {
-	KeyID       string            `koanf:"key_id" help:"id of the key, for {key_id}"`
-	Key         secret.Ref        `koanf:"key" help:"the shared key; required"`
-	KeyForm     string            `koanf:"key_form" help:"how the key is written: text, base64 or hex; default text"`
-	Algorithm   string            `koanf:"algorithm" help:"hash of the HMAC: sha256, sha512 or sha1; default sha256"`
-	Sign        string            `koanf:"sign" help:"text that is signed, with parts in braces: {method} {path} {query} {target} (path and query) {host} {timestamp} {nonce} {key_id} {body} {body_sha256} {body_sha256_base64} {body_md5_base64} {header.NAME}; required"`
-	Headers     map[string]string `koanf:"headers" help:"headers to set, with the same parts and {signature}; one of them must hold {signature}; required"`
-	Form        string            `koanf:"signature_form" help:"how the signature is written: hex, base64 or base64url; default hex"`
-	Timestamp   string            `koanf:"timestamp_form" help:"form of {timestamp}: unix, unix_ms, rfc3339, iso8601_basic or http_date; default unix"`
-	RotateEvery time.Duration     `koanf:"rotate_every" help:"age at which the key should have been replaced, such as 90d"`
-	common      `koanf:",squash"`
+	KeyID          string            `koanf:"key_id" help:"id of the key, for {key_id}"`
+	Key            secret.Ref        `koanf:"key" help:"the shared key; required"`
+	KeyForm        string            `koanf:"key_form" help:"how the key is written: text, base64 or hex; default text"`
+	Algorithm      string            `koanf:"algorithm" help:"hash of the HMAC: sha256, sha512 or sha1; default sha256"`
+	Sign           string            `koanf:"sign" help:"text that is signed, with parts in braces: {method} {path} {query} {target} (path and query) {host} {timestamp} {nonce} {key_id} {body} {body_sha256} {body_sha256_base64} {body_md5_base64} {header.NAME}; required"`
+	Headers        map[string]string `koanf:"headers" help:"headers to set, with the same parts and {signature}; one of them must hold {signature}; required"`
+	Form           string            `koanf:"signature_form" help:"how the signature is written: hex, base64 or base64url; default hex"`
+	Timestamp      string            `koanf:"timestamp_form" help:"form of {timestamp}: unix, unix_ms, rfc3339, iso8601_basic or http_date; default unix"`
+	credentialKeys `koanf:",squash"`
+	common         `koanf:",squash"`
 	*fixed
 }
 
@@ -67,6 +67,7 @@ func newSigned(decode func(any) error, env Env) (Identity, error) {
 	if err := decode(s); err != nil {
 		return nil, err
 	}
+	s.of("key", s.Key, env)
 	var errs []error
 	wrong := func(found bool, format string, args ...any) {
 		if found {
@@ -113,7 +114,7 @@ func (s *signed) Apply(ctx context.Context, req *http.Request) (Grant, error) {
 	if err != nil {
 		return g, err
 	}
-	g.Readings, g.Notes = aged(ctx, s.Key, "key"), due(ctx, s.Key, s.RotateEvery)
+	g.Readings, g.Notes = s.about(ctx, v)
 	key, err := keyForms[s.KeyForm](v.Expose())
 	if err != nil {
 		return g, badKey("key", "is not in the form "+s.KeyForm)

@@ -41,6 +41,12 @@ type Identity interface {
 // A Closer is an identity with something to end: a session is logged out. Close is called once, after the last request.
 type Closer interface{ Close(ctx context.Context) }
 
+// A Linter is an identity that can look at the form of a secret which lies on this machine, without sending anything.
+type Linter interface {
+	// Lint says what is wrong with it, or that it cannot be read.
+	Lint(ctx context.Context) []evidence.Note
+}
+
 // A Grant is what an identity used for one request, never its text.
 type Grant struct {
 	ID        string // distinguishes grants of one identity; not derived from the text in a reversible way
@@ -86,6 +92,8 @@ type Env struct {
 	Store  Store // nil: nothing is kept, and what must be kept before use is refused
 	Jitter func() float64
 	Log    *slog.Logger
+	// Environment names where all this runs, such as production; keys that are marked for another one are noted.
+	Environment string
 }
 
 // kinds is the table of identity kinds.
@@ -128,7 +136,8 @@ var (
 	TokenIssued   = &evidence.Metric{Name: "token_issued_timestamp_seconds", Help: "When the token in use was issued, by its own claim, else when it was received by the local clock.", Labels: []string{"identity", "token"}}
 	TokenLifetime = &evidence.Metric{Name: "token_lifetime_seconds", Help: "Whole life of the token in use, from issue to end.", Labels: []string{"identity", "token"}}
 	SecretAge     = &evidence.Metric{Name: "secret_age_seconds", Help: "Time since the secret's source was last changed, by the local clock.", Labels: []string{"identity", "origin"}}
-	CredentialEnd = &evidence.Metric{Name: "credential_expiry_timestamp_seconds", Help: "When the credential itself ends, where that can be known.", Labels: []string{"identity", "origin"}}
+	SecretDue     = &evidence.Metric{Name: "secret_rotation_due_timestamp_seconds", Help: "When the secret will be as old as rotate_every allows.", Labels: []string{"identity", "origin"}}
+	CredentialEnd = &evidence.Metric{Name: "credential_expiry_timestamp_seconds", Help: "When the credential itself ends, by where that is known from: its certificate, the claims of a token, a declared date, a response header, the server that issued it.", Labels: []string{"identity", "origin"}}
 	Refreshes     = &evidence.Metric{Name: "token_refreshes_total", Help: "Requests for a token by outcome.", Counter: true, Labels: []string{"identity", "outcome"}}
 )
 

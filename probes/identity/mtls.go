@@ -4,12 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/authvigil/authvigil/agent/pace"
-	"github.com/authvigil/authvigil/probes/evidence"
 )
 
 // mutual proves itself by a client certificate in the TLS handshake.
@@ -44,14 +41,7 @@ func (m *mutual) Apply(ctx context.Context, req *http.Request) (Grant, error) {
 	if err != nil {
 		return g, err
 	}
-	end := pair.Leaf.NotAfter
-	g.Readings = []evidence.Reading{{Metric: CredentialEnd, Labels: []string{"certificate"}, Value: unix(end)}}
-	switch left := time.Until(end); {
-	case left <= 0:
-		g.Notes = append(g.Notes, evidence.Note{Code: "credential_expired", Detail: fmt.Sprintf("the client certificate ended %s", end.UTC().Format(time.RFC3339))})
-	case left < end.Sub(pair.Leaf.NotBefore)/10:
-		g.Notes = append(g.Notes, evidence.Note{Code: "credential_expiring", Detail: fmt.Sprintf("the client certificate ends %s", end.UTC().Format(time.RFC3339))})
-	}
+	g.Readings, g.Notes = certificateEnd(pair.Leaf)
 	if req.URL.Host == "" {
 		return g, nil
 	}

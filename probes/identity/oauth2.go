@@ -44,7 +44,7 @@ type oauth struct {
 	refreshGrant      `koanf:",squash"`
 	clientKeys        `koanf:",squash"`
 	RefreshAhead      time.Duration `koanf:"refresh_ahead" help:"how long before its end a token is replaced; default 5m, or a fifth of its life where that is shorter"`
-	RotateEvery       time.Duration `koanf:"rotate_every" help:"age at which the client secret should have been replaced, such as 90d"`
+	credentialKeys    `koanf:",squash"`
 	lockoutKeys       `koanf:",squash"`
 	common            `koanf:",squash"`
 	keyPair           `koanf:",squash"`
@@ -97,6 +97,14 @@ func newOAuth2(decode func(any) error, env Env) (Identity, error) {
 		wrong(true, "client_auth: %q is none of basic, post, client_secret_jwt, private_key_jwt, tls, none", o.ClientAuth)
 	}
 	wrong(o.usesSecret() && o.ClientSecret.IsZero(), "client_secret: is missing")
+	switch {
+	case o.usesSecret():
+		o.of("client_secret", o.ClientSecret, env)
+	case o.ClientAuth == "tls":
+		o.of("certificate", o.Certificate, env)
+	default:
+		o.of("private_key", o.PrivateKey, env)
+	}
 	ask := o.obtain
 	if g, ok := grants[o.Grant]; ok {
 		errs = append(errs, g.check(o)...)
@@ -171,10 +179,7 @@ func (o *oauth) Apply(ctx context.Context, req *http.Request) (Grant, error) {
 	}
 	token, g, err := o.tokens.get(ctx)
 	g.Scheme = o.scheme()
-	if !o.ClientSecret.IsZero() {
-		g.Readings = append(g.Readings, aged(ctx, o.ClientSecret, "client_secret")...)
-		g.Notes = append(g.Notes, due(ctx, o.ClientSecret, o.RotateEvery)...)
-	}
+	o.tellOfClient(ctx, &g)
 	if err != nil {
 		return g, err
 	}
@@ -194,6 +199,23 @@ func (o *oauth) Apply(ctx context.Context, req *http.Request) (Grant, error) {
 	}
 	g.origin = wire.Origin(req.URL)
 	return g, o.prover.prove(ctx, req, token.text.Expose())
+}
+
+// tellOfClient adds what is known of what proves the client.
+func (o *oauth) tellOfClient(ctx context.Context, g *Grant) {
+	var v secret.Value // that it cannot be had was said when it was needed
+	if o.usesSecret() {
+		v, _ = o.ClientSecret.Reveal(ctx)
+	}
+	readings, notes := o.about(ctx, v)
+	g.Readings, g.Notes = append(g.Readings, readings...), append(g.Notes, notes...)
+	if o.ClientAuth != "tls" {
+		return
+	}
+	if pair, err := o.load(ctx); err == nil {
+		readings, notes = certificateEnd(pair.Leaf)
+		g.Readings, g.Notes = append(g.Readings, readings...), append(g.Notes, notes...)
+	}
 }
 
 func (o *oauth) scheme() string {

@@ -24,23 +24,23 @@ import (
 // session logs in as a person does, and sends the cookies of the session. One session serves all probes, until the server
 // ends it or it is old; the one before is logged out.
 type session struct {
-	LoginURL      string            `koanf:"login_url" help:"page with the login form, or address that a login is posted to; required"`
-	Format        string            `koanf:"format" help:"form: read the page, fill the form with the password field, send it with its hidden fields; json: post a JSON object; default form"`
-	Username      string            `koanf:"username" help:"user name; required"`
-	Password      secret.Ref        `koanf:"password" help:"password; required"`
-	UsernameField string            `koanf:"username_field" help:"name of the field for the user name; default: the text field before the password field, or username"`
-	PasswordField string            `koanf:"password_field" help:"name of the field for the password; default: the field of type password, or password"`
-	Fields        map[string]string `koanf:"fields" help:"further fields to send, such as a tenant"`
-	Cookie        string            `koanf:"cookie" help:"cookie that a login sets when it succeeded; default: any new cookie, and no login form in the answer"`
-	CSRFCookie    string            `koanf:"csrf_cookie" help:"cookie whose value goes back in the header csrf_header, such as XSRF-TOKEN"`
-	CSRFHeader    string            `koanf:"csrf_header" help:"header for the value of csrf_cookie; default X-XSRF-TOKEN"`
-	LogoutURL     string            `koanf:"logout_url" help:"address that ends a session; asked when another one begins and when the daemon ends; default: sessions are left to run out"`
-	LogoutMethod  string            `koanf:"logout_method" help:"method for logout_url; default POST"`
-	Life          time.Duration     `koanf:"session_life" help:"age at which a session is replaced where its cookie does not say; default 10m"`
-	RotateEvery   time.Duration     `koanf:"rotate_every" help:"age at which the password should have been replaced, such as 90d"`
-	lockoutKeys   `koanf:",squash"`
-	common        `koanf:",squash"`
-	wire.Settings `koanf:",squash"`
+	LoginURL       string            `koanf:"login_url" help:"page with the login form, or address that a login is posted to; required"`
+	Format         string            `koanf:"format" help:"form: read the page, fill the form with the password field, send it with its hidden fields; json: post a JSON object; default form"`
+	Username       string            `koanf:"username" help:"user name; required"`
+	Password       secret.Ref        `koanf:"password" help:"password; required"`
+	UsernameField  string            `koanf:"username_field" help:"name of the field for the user name; default: the text field before the password field, or username"`
+	PasswordField  string            `koanf:"password_field" help:"name of the field for the password; default: the field of type password, or password"`
+	Fields         map[string]string `koanf:"fields" help:"further fields to send, such as a tenant"`
+	Cookie         string            `koanf:"cookie" help:"cookie that a login sets when it succeeded; default: any new cookie, and no login form in the answer"`
+	CSRFCookie     string            `koanf:"csrf_cookie" help:"cookie whose value goes back in the header csrf_header, such as XSRF-TOKEN"`
+	CSRFHeader     string            `koanf:"csrf_header" help:"header for the value of csrf_cookie; default X-XSRF-TOKEN"`
+	LogoutURL      string            `koanf:"logout_url" help:"address that ends a session; asked when another one begins and when the daemon ends; default: sessions are left to run out"`
+	LogoutMethod   string            `koanf:"logout_method" help:"method for logout_url; default POST"`
+	Life           time.Duration     `koanf:"session_life" help:"age at which a session is replaced where its cookie does not say; default 10m"`
+	credentialKeys `koanf:",squash"`
+	lockoutKeys    `koanf:",squash"`
+	common         `koanf:",squash"`
+	wire.Settings  `koanf:",squash"`
 
 	login  *url.URL
 	client *wire.Client
@@ -58,6 +58,7 @@ func newSession(decode func(any) error, env Env) (Identity, error) {
 	if err := decode(s); err != nil {
 		return nil, err
 	}
+	s.of("password", s.Password, env)
 	var errs []error
 	wrong := func(found bool, format string, args ...any) {
 		if found {
@@ -100,8 +101,9 @@ func (s *session) Apply(ctx context.Context, req *http.Request) (Grant, error) {
 	}
 	_, g, err := s.tokens.get(ctx)
 	g.Scheme = "session"
-	g.Readings = append(g.Readings, aged(ctx, s.Password, "password")...)
-	g.Notes = append(g.Notes, due(ctx, s.Password, s.RotateEvery)...)
+	v, _ := s.Password.Reveal(ctx) // that it cannot be had was said when it was needed
+	readings, notes := s.about(ctx, v)
+	g.Readings, g.Notes = append(g.Readings, readings...), append(g.Notes, notes...)
 	if err != nil || req.URL.Host == "" {
 		return g, err
 	}

@@ -20,13 +20,13 @@ import (
 
 // sigv4 signs requests as AWS wants it (Signature Version 4), and those who copied it.
 type sigv4 struct {
-	AccessKeyID  string        `koanf:"access_key_id" help:"access key id; required"`
-	SecretKey    secret.Ref    `koanf:"secret_access_key" help:"secret access key; required"`
-	SessionToken secret.Ref    `koanf:"session_token" help:"session token of temporary credentials"`
-	Region       string        `koanf:"region" help:"region in the scope of the signature, such as eu-central-1; required"`
-	Service      string        `koanf:"service" help:"service in the scope of the signature, such as execute-api or s3; required"`
-	RotateEvery  time.Duration `koanf:"rotate_every" help:"age at which the key should have been replaced, such as 90d"`
-	common       `koanf:",squash"`
+	AccessKeyID    string     `koanf:"access_key_id" help:"access key id; required"`
+	SecretKey      secret.Ref `koanf:"secret_access_key" help:"secret access key; required"`
+	SessionToken   secret.Ref `koanf:"session_token" help:"session token of temporary credentials"`
+	Region         string     `koanf:"region" help:"region in the scope of the signature, such as eu-central-1; required"`
+	Service        string     `koanf:"service" help:"service in the scope of the signature, such as execute-api or s3; required"`
+	credentialKeys `koanf:",squash"`
+	common         `koanf:",squash"`
 	*fixed
 }
 
@@ -35,6 +35,7 @@ func newSigV4(decode func(any) error, env Env) (Identity, error) {
 	if err := decode(s); err != nil {
 		return nil, err
 	}
+	s.of("secret_access_key", s.SecretKey, env)
 	var errs []error
 	for _, k := range []struct {
 		name    string
@@ -64,7 +65,7 @@ func (s *sigv4) Apply(ctx context.Context, req *http.Request) (Grant, error) {
 		}
 		session = v.Expose()
 	}
-	g.Readings, g.Notes = aged(ctx, s.SecretKey, "secret_access_key"), due(ctx, s.SecretKey, s.RotateEvery)
+	g.Readings, g.Notes = s.about(ctx, key)
 	if req.URL.Host == "" {
 		return g, nil
 	}
