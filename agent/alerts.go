@@ -30,7 +30,7 @@ func alertName(f diagnose.Finding) (name string, severity alert.Severity) {
 		return "AuthvigilExpiring", alert.Warning
 	case diagnose.NTPUnavailable, diagnose.NTPFalseticker, diagnose.ClockUnsynchronised:
 		return "AuthvigilClockUnknown", alert.Warning
-	case diagnose.IssuerMetadataChanged, diagnose.AlgorithmChanged, diagnose.JWKSKeyUnusable, diagnose.JWKSCacheUnsuitable:
+	case diagnose.IssuerMetadataChanged, diagnose.AlgorithmChanged, diagnose.JWKSKeyUnusable, diagnose.JWKSCacheUnsuitable, diagnose.TokenLifetimeDisagreement, diagnose.TokenLifetimeShrunk:
 		return "AuthvigilIssuerWarning", alert.Warning
 	case diagnose.ClockSkew, diagnose.RequestTimestampSkew:
 		return "AuthvigilClockWrong", alert.Critical

@@ -77,6 +77,11 @@ func runwaysOf(ev *agent.Event) (list []Runway) {
 			renewed[lastLabel(rd)] = true // only tokens that an identity obtains have a life that is known from the start
 		}
 	}
+	for _, n := range ev.Report.Notes {
+		if n.Code == "refresh_token_expiring" {
+			renewed["refresh"] = false
+		}
+	}
 	whose := "identity:" + ev.About.Identity
 	for i := range ev.Report.Readings {
 		rd := &ev.Report.Readings[i]

@@ -75,6 +75,8 @@ const (
 	ServerError               Cause = "server_error"
 	UnknownUnauthorized       Cause = "unknown_unauthorized"
 	TokenExpiring             Cause = "token_expiring"
+	TokenLifetimeDisagreement Cause = "token_lifetime_disagreement"
+	TokenLifetimeShrunk       Cause = "token_lifetime_shrunk"
 	CredentialExpiring        Cause = "credential_expiring"
 	SecretRotationDue         Cause = "secret_rotation_due"
 	SecretUnavailable         Cause = "secret_unavailable"
@@ -171,6 +173,8 @@ var causes = map[Cause]About{
 	ServerError:               {"the server fails by itself", "look at the server's log, and tell its operator", blameEndpoint},
 	UnknownUnauthorized:       {"refused, and the evidence does not tell why", "decode the token, look at the server's log, and try once more with another credential", blameEndpoint},
 	TokenExpiring:             {"the token has too little life left", "ask for a longer life, or refresh in the middle of long work", blameIdentity},
+	TokenLifetimeDisagreement: {"the issuer says that tokens live longer than they do", "make expires_in of the token endpoint agree with exp of the token", blameIssuer},
+	TokenLifetimeShrunk:       {"the issuer gives tokens a much shorter life than before", "find out whether the change was meant; look at long work, refresh rates and limits of the token endpoint", blameIssuer},
 	CredentialExpiring:        {"the credential itself ends soon", "replace it before its end", blameIdentity},
 	SecretRotationDue:         {"the secret is older than it should be", "rotate the secret", blameIdentity},
 	SecretUnavailable:         {"the secret cannot be read", "put the secret where its reference points, readable by the user authvigil runs as", blameIdentity},

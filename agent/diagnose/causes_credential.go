@@ -38,6 +38,8 @@ var credentialRows = []row{
 	{cause: CredentialExpiring, weight: 90, when: func(f *facts) bool {
 		return f.fault == nil && notes("credential_expiring", "credential_expired", "refresh_token_expiring")(f)
 	}},
+	{cause: TokenLifetimeDisagreement, weight: 90, when: func(f *facts) bool { return f.fault == nil && f.noted("lifetime_disagreement") }},
+	{cause: TokenLifetimeShrunk, weight: 90, when: func(f *facts) bool { return f.fault == nil && f.noted("lifetime_shrunk") }},
 	{cause: ClientSecretExpired, weight: 91, when: func(f *facts) bool { // refused, and past its declared end
 		return f.atIssuer && f.refused() && f.hasCode("invalid client") && f.noted("credential_expired")
 	}},

@@ -115,6 +115,8 @@ type obtained struct {
 	facts      evidence.Token
 	refresh    secret.Value    // the refresh token beside it; zero: none
 	refreshEnd time.Time       // of the refresh token, where the issuer says
+	endFixed   bool            // using the refresh token does not put its end off
+	id         *evidence.Token // facts about the ID token beside it; nil: none
 	notes      []evidence.Note // what the caller should know
 }
 
@@ -126,6 +128,8 @@ const (
 	refreshAhead = 5 * time.Minute
 	// unknownLife is how long a token is used whose life nobody says (RFC 6749 section 5.1 leaves expires_in out at will).
 	unknownLife = 5 * time.Minute
+	// grantEndsSoon is when the end of a grant is near that using its refresh token does not put off: time for a person.
+	grantEndsSoon = 24 * time.Hour
 	// firstRenewal and lastRenewal bound how often a refusal by an API makes a new token be asked for.
 	firstRenewal, lastRenewal = time.Minute, time.Hour
 )
@@ -148,6 +152,7 @@ type shared struct {
 	flight   *flight
 	renewals int       // by refusal, since a server last accepted
 	renewed  time.Time // last of them
+	lives    lives
 }
 
 type flight struct{ done chan struct{} }
@@ -275,7 +280,7 @@ func (s *shared) fly(ctx context.Context, f *flight, gate *pace.Gate) (obtained,
 		return obtained{}, g, err
 	}
 	o, g, _ := s.held(now)
-	g.Fresh, g.Exchanges, g.Chain, g.Notes = err == nil, exchanges, chain, got.notes
+	g.Fresh, g.Exchanges, g.Chain, g.Notes = err == nil, exchanges, chain, append(g.Notes, got.notes...)
 	g.Readings = append(g.Readings, evidence.Reading{Metric: Refreshes, Labels: []string{outcome}, Value: 1})
 	if err != nil { // replaced ahead of time, in vain: the token in use still holds
 		g.Ahead = evidence.AsFault(err)
@@ -311,9 +316,13 @@ func (s *shared) settleGates(ctx context.Context, gate *pace.Gate, now time.Time
 // take makes a token the one in use; the mutex is held.
 func (s *shared) take(got obtained, now time.Time) {
 	s.now, s.id = &got, fingerprint(got.text.Expose())
+	s.lives.add(&got.facts)
 	end := got.facts.Expiry
-	if got.facts.ExpiresIn > 0 { // by our own clock from the moment of receipt: a wrong local clock does not spoil it
-		end = now.Add(got.facts.ExpiresIn)
+	if life := got.facts.ExpiresIn; life > 0 { // by our own clock from the moment of receipt: a wrong local clock does not spoil it
+		if claimed := claimedLife(&got.facts); claimed > 0 {
+			life = min(life, claimed)
+		}
+		end = now.Add(life)
 	}
 	if end.IsZero() {
 		end = now.Add(cmp.Or(got.use, unknownLife))
@@ -327,27 +336,31 @@ func (s *shared) take(got obtained, now time.Time) {
 		ahead = life / 5
 	}
 	s.until = end.Add(-min(time.Second, life/20))
+	ahead += time.Duration(s.env.Jitter() * float64(ahead) / 10) // so that several agents do not renew at the same moment
 	s.renew = end.Add(-ahead)
+	if r := got.refreshEnd; !r.IsZero() && !got.endFixed && r.After(now) { // it is used before it ends for want of use
+		if at := r.Add(-min(refreshAhead, r.Sub(now)/5)); at.Before(s.renew) {
+			s.renew = at
+		}
+	}
 }
 
 // held gives the token in use; the mutex is held.
-func (s *shared) held(time.Time) (obtained, Grant, error) {
+func (s *shared) held(now time.Time) (obtained, Grant, error) {
 	facts := s.now.facts
-	g := Grant{ID: s.id, Renewable: true, Token: &facts}
-	if !facts.Expiry.IsZero() {
-		g.Readings = append(g.Readings, evidence.Reading{Metric: TokenExpiry, Labels: []string{facts.Name}, Value: unix(facts.Expiry)})
+	g := Grant{ID: s.id, Renewable: true, Token: &facts, Readings: runway(&facts)}
+	if s.now.id != nil {
+		g.Readings = append(g.Readings, runway(s.now.id)...)
 	}
-	issued := facts.Issued
-	if issued.IsZero() {
-		issued = facts.Obtained
+	if end := s.now.refreshEnd; !end.IsZero() {
+		refresh := evidence.Token{Name: "refresh", Obtained: facts.Obtained, Expiry: end}
+		g.Readings = append(g.Readings, runway(&refresh)...)
+		if s.now.endFixed && end.Sub(now) < grantEndsSoon {
+			g.Notes = append(g.Notes, evidence.Note{Code: "refresh_token_expiring", Detail: fmt.Sprintf("the grant behind the refresh token ends in %s, %s, and using it does not put that off", evidence.Span(end.Sub(now)), end.UTC().Format(time.RFC3339))})
+		}
 	}
-	g.Readings = append(g.Readings, evidence.Reading{Metric: TokenIssued, Labels: []string{facts.Name}, Value: unix(issued)})
-	if !facts.Expiry.IsZero() {
-		g.Readings = append(g.Readings, evidence.Reading{Metric: TokenLifetime, Labels: []string{facts.Name}, Value: facts.Expiry.Sub(issued).Seconds()})
-	}
-	if !s.now.refreshEnd.IsZero() {
-		g.Readings = append(g.Readings, evidence.Reading{Metric: TokenExpiry, Labels: []string{"refresh"}, Value: unix(s.now.refreshEnd)})
-	}
+	readings, notes := s.lives.tell(&facts)
+	g.Readings, g.Notes = append(g.Readings, readings...), append(g.Notes, notes...)
 	return *s.now, g, nil
 }
 
@@ -363,6 +376,7 @@ func (s *shared) settle(g Grant, o Outcome) {
 	switch {
 	case o.Accepted:
 		s.renewals = 0
+		s.lives.accepted()
 	case o.TooShort:
 		s.renew = now
 	case o.Refused:
@@ -373,6 +387,9 @@ func (s *shared) settle(g Grant, o Outcome) {
 		if s.renewals == 0 || now.Sub(s.renewed) >= min(wait, lastRenewal) {
 			s.renewals++
 			s.renewed = now
+			if got := s.now.facts.Obtained; !got.IsZero() {
+				s.lives.refused = now.Sub(got)
+			}
 			s.now, s.id = nil, ""
 		}
 	}

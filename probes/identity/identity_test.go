@@ -3,6 +3,7 @@ package identity
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -259,6 +260,115 @@ func TestOAuth2_refreshFailsWhileTheTokenHolds(t *testing.T) {
 		time.Sleep(5 * time.Minute)
 		if _, err := id.Apply(t.Context(), request()); err == nil {
 			t.Error("a token was used after its end")
+		}
+	})
+}
+
+// TestOAuth2_oddLives: what the token endpoint says of the life of tokens, against what they say themselves and what was
+// usual; and the runways of all tokens of an answer.
+func TestOAuth2_oddLives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		claimed, advertised := time.Hour, 3600
+		i := &issuer{answer: func(w http.ResponseWriter, n int) {
+			now := time.Now()
+			claims := func(life time.Duration) string {
+				return unsigned(fmt.Sprintf(`{"n":%d,"iat":%d,"exp":%d}`, n, now.Unix(), now.Add(life).Unix()))
+			}
+			json.NewEncoder(w).Encode(map[string]any{"access_token": claims(claimed), "id_token": claims(10 * time.Minute), "token_type": "Bearer", "expires_in": advertised, "refresh_token": "beside-it", "refresh_expires_in": 7200})
+		}}
+		id := client(t, network(t, i), nil)
+		next := func() Grant {
+			g, err := id.Apply(t.Context(), request())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return g
+		}
+		g := next()
+		now := time.Now()
+		for name, life := range map[string]time.Duration{"access": time.Hour, "id": 10 * time.Minute, "refresh": 2 * time.Hour} {
+			end, _ := valueOf(g.Readings, TokenExpiry, name)
+			issued, _ := valueOf(g.Readings, TokenIssued, name)
+			whole, _ := valueOf(g.Readings, TokenLifetime, name)
+			if end != unix(now.Add(life)) || issued != unix(now) || whole != life.Seconds() {
+				t.Errorf("%s: issued %v, ends %v, lives %v", name, issued, end, whole)
+			}
+		}
+		if noteCodes(g.Notes) != "" {
+			t.Errorf("nothing is odd: %v", g.Notes)
+		}
+		for range 4 {
+			time.Sleep(time.Hour)
+			g = next()
+		}
+		claimed = 5 * time.Minute // and expires_in still says an hour: the earlier end wins
+		time.Sleep(time.Hour)
+		before := i.count()
+		if g = next(); noteCodes(g.Notes) != "lifetime_disagreement lifetime_shrunk" {
+			t.Errorf("notes %v", g.Notes)
+		}
+		if by, ok := valueOf(g.Readings, TokenDisagreement, ""); !ok || by != -3300 {
+			t.Errorf("disagreement of %v s", by)
+		}
+		if g = next(); noteCodes(g.Notes) != "lifetime_disagreement lifetime_shrunk" {
+			t.Errorf("told once and forgotten: %v", g.Notes)
+		}
+		time.Sleep(5 * time.Minute)
+		next()
+		if n := i.count() - before; n != 2 {
+			t.Errorf("%d token requests in five minutes, want 2: a token was used past its claims", n)
+		}
+		claimed, advertised = 5*time.Minute, 240 // an issuer that keeps tokens tells what is left: no contradiction
+		for range 12 {
+			time.Sleep(5 * time.Minute)
+			g = next()
+		}
+		if noteCodes(g.Notes) != "" {
+			t.Errorf("after an hour of short tokens, which are usual now: %v", g.Notes)
+		}
+	})
+}
+
+// unsigned makes a JWT that nobody verifies.
+func unsigned(claims string) string {
+	e := base64.RawURLEncoding.EncodeToString
+	return e([]byte(`{"alg":"ES256"}`)) + "." + e([]byte(claims)) + "." + e(make([]byte, 64))
+}
+
+// TestOAuth2_whatTokensReallyLive: the age at which one was refused counts when its successor was accepted.
+func TestOAuth2_whatTokensReallyLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{answer: func(w http.ResponseWriter, n int) { token(w, fmt.Sprintf("token-number-%d", n), 3600) }}
+		id := client(t, network(t, i), nil)
+		g, _ := id.Apply(t.Context(), request())
+		id.Settle(g, Outcome{Accepted: true})
+		time.Sleep(20 * time.Minute)
+		id.Settle(g, Outcome{Refused: true, Status: 401})
+		g, _ = id.Apply(t.Context(), request())
+		if _, ok := valueOf(g.Readings, TokenRefusedAge, ""); ok {
+			t.Error("told before the successor was accepted")
+		}
+		id.Settle(g, Outcome{Accepted: true})
+		g, _ = id.Apply(t.Context(), request())
+		if age, _ := valueOf(g.Readings, TokenRefusedAge, ""); age != 1200 {
+			t.Errorf("got %v s, want 1200", age)
+		}
+	})
+}
+
+// TestOAuth2_shortLives: tokens of eight seconds are renewed once in each life, and no more.
+func TestOAuth2_shortLives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{answer: func(w http.ResponseWriter, n int) { token(w, fmt.Sprintf("token-number-%d", n), 8) }}
+		id := client(t, network(t, i), nil)
+		for range 3600 {
+			if _, err := id.Apply(t.Context(), request()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		if n := i.count(); n > 3600/6 {
+			t.Errorf("%d token requests in an hour for tokens of 8 s", n)
 		}
 	})
 }

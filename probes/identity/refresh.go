@@ -72,6 +72,7 @@ type refreshRecord struct {
 	At      time.Time          `json:"at"`                // of the phase
 	Rotates *bool              `json:"rotates,omitempty"` // whether the issuer gave a new one for a used one; nil: never seen
 	Expiry  time.Time          `json:"expiry,omitzero"`   // of the token, where the issuer says
+	Fixed   bool               `json:"fixed,omitempty"`   // the last use did not put that end off
 	Answer  *evidence.Exchange `json:"answer,omitempty"`  // by which the issuer refused
 }
 
@@ -120,7 +121,7 @@ func (r *refreshing) ask(ctx context.Context) (got obtained, exchanges []evidenc
 	defer cancel()
 	got, exchanges, chain, err = r.o.obtain(context.WithValue(alone, spending{}, secret.New(r.record.Token)))
 	r.settle(before, got, exchanges, err)
-	got.refreshEnd = r.record.Expiry
+	got.refreshEnd, got.endFixed = r.record.Expiry, r.record.Fixed
 	switch saveErr := r.save(); {
 	case saveErr == nil:
 	case err == nil: // it is in memory, and written as soon as that works; it is not spent before
@@ -146,11 +147,15 @@ func (r *refreshing) settle(before refreshRecord, got obtained, exchanges []evid
 		if rotated || rec.Rotates == nil {
 			rec.Rotates = &rotated
 		}
-		if rotated {
-			rec.Token, rec.Expiry = got.refresh.Expose(), time.Time{}
-		}
+		end := got.refreshEnd.UTC()
 		if !got.refreshEnd.IsZero() {
-			rec.Expiry = got.refreshEnd.UTC()
+			rec.Fixed = !rec.Expiry.IsZero() && end.Sub(rec.Expiry) < now.Sub(before.At)/2
+			rec.Expiry = end
+		} else if rotated {
+			rec.Expiry, rec.Fixed = time.Time{}, false
+		}
+		if rotated {
+			rec.Token = got.refresh.Expose()
 		}
 	case fault.Code == "invalid_grant" && fault.Symptom == evidence.SymptomTokenRefused:
 		rec.Phase, rec.At = refused, now

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/authvigil/authvigil/probes/evidence"
@@ -273,6 +275,55 @@ func TestRefresh_refused(t *testing.T) {
 		}
 		if n := c.asked() - before; n != 1 {
 			t.Errorf("a refused token was sent %d times", n)
+		}
+	})
+}
+
+// TestRefresh_endOfTheGrant: a refresh token that ends for want of use is used before that; a grant whose end nothing puts off
+// is told a day before, also after a restart.
+func TestRefresh_endOfTheGrant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		born := time.Now()
+		fixed := false
+		i := &issuer{answer: func(w http.ResponseWriter, n int) {
+			left := 2 * time.Hour
+			if fixed {
+				left = born.Add(30 * 24 * time.Hour).Sub(time.Now())
+			}
+			json.NewEncoder(w).Encode(map[string]any{"access_token": fmt.Sprintf("token-number-%d", n), "expires_in": 24 * 3600, "refresh_token": fmt.Sprintf("refresh-number-%d", n), "refresh_expires_in": int(left.Seconds())})
+		}}
+		n, store := network(t, i), newKept()
+		make := func() Identity {
+			return buildIn(t, Env{Name: "web", Net: n, Store: store, Jitter: func() float64 { return 0.5 }}, func(v reflect.Value) {
+				v.FieldByName("Grant").SetString("refresh_token")
+				v.FieldByName("TokenURL").SetString("http://auth.example.test/token")
+				v.FieldByName("ClientID").SetString("web")
+				v.FieldByName("ClientSecret").Set(ref("plain:" + canary))
+				v.FieldByName("RefreshToken").Set(ref("plain:the-first-refresh-token"))
+				v.FieldByName("Exclusive").SetBool(true)
+			})
+		}
+		id := make()
+		for range 24 * 4 {
+			g, fault := apply(t, id)
+			if fault != nil || noteCodes(g.Notes) != "" {
+				t.Fatalf("%v %v", fault, g.Notes)
+			}
+			time.Sleep(15 * time.Minute)
+		}
+		if n := i.count(); n < 12 || n > 13 {
+			t.Errorf("%d requests in a day, want one in each two hours, before the refresh token ends unused", n)
+		}
+		fixed = true
+		var g Grant
+		for time.Since(born) < 29*24*time.Hour+time.Hour {
+			if g, _ = apply(t, id); noteCodes(g.Notes) != "" && time.Since(born) < 29*24*time.Hour {
+				t.Fatalf("too early: %v", g.Notes)
+			}
+			time.Sleep(time.Hour)
+		}
+		if g, _ = apply(t, make()); noteCodes(g.Notes) != "refresh_token_expiring" {
+			t.Errorf("a day before the end of the grant: %v", g.Notes)
 		}
 	})
 }

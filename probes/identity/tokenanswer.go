@@ -22,8 +22,11 @@ type tokenAnswer struct {
 	TokenType    string          `json:"token_type"`
 	ExpiresIn    json.RawMessage `json:"expires_in"`
 	RefreshToken string          `json:"refresh_token"`
+	IDToken      string          `json:"id_token"`                 // OpenID Connect Core section 3.1.3.3
 	RefreshLife1 json.RawMessage `json:"refresh_expires_in"`       // Keycloak
 	RefreshLife2 json.RawMessage `json:"refresh_token_expires_in"` // GitHub, Microsoft, Salesforce
+	RefreshLife3 json.RawMessage `json:"refresh_token_timeout"`    // draft-ietf-oauth-refresh-token-expiration: when it is not used
+	RefreshLife4 json.RawMessage `json:"authorization_expires_in"` // the same: of the grant as a whole
 	Scope        string          `json:"scope"`
 	Error        string          `json:"error"`
 	Description  string          `json:"error_description"`
@@ -37,7 +40,7 @@ var errorCode = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,64}$`)
 func readToken(a wire.Answer, x *evidence.Exchange) (obtained, error) {
 	var t tokenAnswer
 	notJSON := json.NewDecoder(bytes.NewReader(a.Body)).Decode(&t) != nil
-	for _, text := range []string{t.AccessToken, t.RefreshToken} {
+	for _, text := range []string{t.AccessToken, t.RefreshToken, t.IDToken} {
 		secret.Remember(text)
 	}
 	fault := &evidence.Fault{Stage: evidence.StageToken, Code: strconv.Itoa(x.Status)}
@@ -90,10 +93,17 @@ func (t tokenAnswer) obtained() obtained {
 		}
 	}
 	got := obtained{text: secret.New(t.AccessToken), kind: evidence.Clean(t.TokenType, 32), facts: facts, refresh: secret.New(t.RefreshToken)}
-	for _, raw := range []json.RawMessage{t.RefreshLife1, t.RefreshLife2} {
-		if seconds, said, ok := lifetime(raw); said && ok && seconds > 0 {
-			got.refreshEnd = facts.Obtained.Add(time.Duration(seconds * float64(time.Second)))
+	for _, raw := range []json.RawMessage{t.RefreshLife1, t.RefreshLife2, t.RefreshLife3, t.RefreshLife4} {
+		seconds, said, ok := lifetime(raw)
+		end := facts.Obtained.Add(time.Duration(seconds * float64(time.Second)))
+		if said && ok && seconds > 0 && (got.refreshEnd.IsZero() || end.Before(got.refreshEnd)) {
+			got.refreshEnd = end
 		}
+	}
+	if t.IDToken != "" {
+		id := evidence.DecodeToken(t.IDToken)
+		id.Name, id.Obtained = "id", facts.Obtained
+		got.id = &id
 	}
 	return got
 }
