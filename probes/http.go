@@ -142,6 +142,7 @@ func (p *httpProbe) Run(ctx context.Context) (evidence.Report, error) {
 		}
 	}
 	report.Readings = append(report.Readings, rateLimits(a.answer)...)
+	tellHeader(a.answer.Header, &report)
 	if fault := p.judge(a.answer, &report); fault != nil {
 		p.secondQuestions(ctx, a, &report)
 		return report, fault
@@ -264,25 +265,30 @@ func (p *httpProbe) judge(a wire.Answer, report *evidence.Report) error {
 	case p.Expect == "deny" && status/100 == 2:
 		fault.Symptom = evidence.SymptomGranted
 		fault.Err = fmt.Errorf("%s %s answered %d to an identity that must be refused", p.Method, a.Exchange.URL, status)
-	case status == http.StatusTooManyRequests:
-		fault.Symptom = evidence.SymptomThrottled
-	case status == http.StatusUnauthorized:
-		fault.Symptom = evidence.SymptomUnauthorized
-	case status == http.StatusForbidden:
-		fault.Symptom = evidence.SymptomForbidden
-		if exhausted(a.Header) {
-			fault.Symptom = evidence.SymptomThrottled
-		}
-	case status == http.StatusProxyAuthRequired:
-		fault.Symptom = evidence.SymptomProxy
-	case status >= 500:
-		fault.Symptom = evidence.SymptomServerError
-	case status/100 == 3:
-		fault.Symptom = evidence.SymptomRedirected
 	default:
-		fault.Symptom = evidence.SymptomUnexpected
+		fault.Symptom = symptomOf(status, a.Header)
 	}
 	return fault
+}
+
+// symptomOf names what a status says that was not expected.
+func symptomOf(status int, h http.Header) evidence.Symptom {
+	switch {
+	case status == http.StatusTooManyRequests, status == http.StatusForbidden && exhausted(h):
+		return evidence.SymptomThrottled
+	case status == http.StatusUnauthorized:
+		return evidence.SymptomUnauthorized
+	case status == http.StatusForbidden:
+		return evidence.SymptomForbidden
+	case status == http.StatusProxyAuthRequired:
+		return evidence.SymptomProxy
+	case status >= 500:
+		return evidence.SymptomServerError
+	case status/100 == 3:
+		return evidence.SymptomRedirected
+	default:
+		return evidence.SymptomUnexpected
+	}
 }
 
 // loginForm is the mark of a page that asks a person for a password.

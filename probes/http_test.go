@@ -312,6 +312,7 @@ func TestKinds_conformance(t *testing.T) {
 	settings := map[string]map[string]any{
 		"http":        {"URL": "https://api.example.test/", "Identity": "x"},
 		"token":       {"Identity": "x"},
+		"credential":  {"URL": "https://api.example.test/self", "Identity": "x"},
 		"authorize":   {"URL": "https://auth.example.test/authorize", "ClientID": "x", "RedirectURI": "https://app.example.test/back"},
 		"introspect":  {"URL": "https://auth.example.test/introspect", "Identity": "x", "By": "y"},
 		"certificate": {"Address": "api.example.test:443"},

@@ -56,6 +56,7 @@ var kinds = map[string]func(decode func(any) error, env Env) (Probe, error){
 	"accesslog":   newAccesslog,
 	"authorize":   newAuthorize,
 	"certificate": newCertificate,
+	"credential":  newCredential,
 	"http":        newHTTP,
 	"introspect":  newIntrospect,
 	"issuer":      newIssuer,
