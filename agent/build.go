@@ -23,6 +23,7 @@ type Env struct {
 	Jitter func() float64 // in [0, 1)
 	Store  identity.Store // nil: nothing outlives the process
 	Log    *slog.Logger
+	Host   probes.Host // what this machine says of its own clock; zero: nothing
 	// Thorough has probes ask all that helps to tell causes apart at once, also where nothing fails.
 	Thorough bool
 
@@ -154,7 +155,7 @@ func (w *world) buildProbe(s section, env Env, old *world, clock func() (evidenc
 		b.uses = append(b.uses, name)
 		return id.Identity, nil
 	}
-	b.probe, err = probes.New(common.Kind, o.decode, probes.Env{Name: s.name, Net: env.Net, Identity: find, Store: env.Store, Clock: clock, Shared: env.shared, Log: env.Log.With("probe", s.name), Thorough: env.Thorough})
+	b.probe, err = probes.New(common.Kind, o.decode, probes.Env{Name: s.name, Net: env.Net, Identity: find, Store: env.Store, Clock: clock, Host: env.Host, Shared: env.shared, Log: env.Log.With("probe", s.name), Thorough: env.Thorough})
 	if errs := o.collect(err); len(errs) > 0 {
 		return nil, errs
 	}

@@ -24,7 +24,7 @@ type Wish struct {
 	ClientID string   // empty: a placeholder
 	CAFile   string   // authorities to trust in place of the system's
 	Secrets  string   // directory in which secrets will lie, such as /etc/authvigil
-	Servers  []string // time servers; empty: the public pool
+	Servers  []string // time servers; empty: the clock is left to whoever edits the file
 }
 
 // A Proposal is a configuration that fits a wish, and what was seen on the way to it.

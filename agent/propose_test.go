@@ -2,10 +2,12 @@ package agent
 
 import (
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -145,5 +147,31 @@ func TestPropose_readsChallenges(t *testing.T) {
 		if _, err := Propose(t.Context(), wire.System(), bad); err == nil {
 			t.Errorf("%+v is taken", bad)
 		}
+	}
+}
+
+// TestShipped_noPublicPool: nothing that is shipped points at the public pool of time servers, which asks vendors not to.
+func TestShipped_noPublicPool(t *testing.T) {
+	named := regexp.MustCompile(`["'=\s][0-9a-z.-]*pool\.ntp\.org["'\s]`)
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || strings.Contains(path, "/.git") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		switch filepath.Ext(path) {
+		case ".go", ".toml", ".example", ".md", ".yml", ".yaml", ".conf", ".sh":
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			for line := range strings.Lines(string(b)) {
+				if named.MatchString(line) && !strings.Contains(line, "asks vendors") {
+					t.Errorf("%s: %s", path, strings.TrimSpace(line))
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

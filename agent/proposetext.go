@@ -12,9 +12,6 @@ import (
 	"github.com/authvigil/authvigil/probes/evidence"
 )
 
-// pool are time servers for those who have none of their own.
-var pool = []string{"0.pool.ntp.org", "1.pool.ntp.org", "2.pool.ntp.org"}
-
 // line writes one line of the configuration, with what it means behind it.
 func (p *proposer) line(key, value, comment string) {
 	text := key + " = " + value
@@ -68,18 +65,25 @@ func (p *proposer) write() {
 		p.authority()
 		p.certificate("probe.issuer-certificate", p.issuer)
 	}
-	p.table("probe.clock", "how wrong is this host's clock? Tokens and certificates depend on it.")
-	p.line("kind", `"ntp"`, "")
-	servers := pool
-	if len(p.Servers) > 0 {
-		servers = p.Servers
+	p.writeClock()
+	p.text.WriteString("\n# Alerts go to Alertmanager, a webhook or a program, see config.toml.example. Without a sink, scrape /metrics.\n")
+}
+
+// writeClock asks the time servers that were named. Public ones are nobody's default: the pool asks vendors not to point
+// their products at it.
+func (p *proposer) writeClock() {
+	const question = "how wrong is this host's clock? Tokens and certificates depend on it."
+	if len(p.Servers) == 0 {
+		p.text.WriteString("\n# " + question + " Name three time servers of your network:\n# [probe.clock]\n# kind = \"ntp\"\n# servers = [\"ntp1.example.com\", \"ntp2.example.com\", \"ntp3.example.com\"]\n")
+		return
 	}
+	p.table("probe.clock", question)
+	p.line("kind", `"ntp"`, "")
 	var list []string
-	for _, s := range servers {
+	for _, s := range p.Servers {
 		list = append(list, quoted(s))
 	}
 	p.line("servers", "["+strings.Join(list, ", ")+"]", "three or more, so that one liar cannot spoil the verdict")
-	p.text.WriteString("\n# Alerts go to Alertmanager, a webhook or a program, see config.toml.example. Without a sink, scrape /metrics.\n")
 }
 
 // writeAPI writes the probes of the API: as the identity, as a stranger, and its certificate.

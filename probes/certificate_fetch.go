@@ -37,14 +37,15 @@ type fetcher struct {
 // Shared is what the probes of one agent have in common: documents of certificate authorities, so that a thousand
 // certificates cost one revocation list. It is safe for concurrent use.
 type Shared struct {
-	mu      sync.Mutex // owns kept
+	mu      sync.Mutex // owns what follows
 	issuers map[string]keptIssuer
 	lists   map[string]*keptList
+	servers map[string]*timeServer
 }
 
 // NewShared makes an empty one.
 func NewShared() *Shared {
-	return &Shared{issuers: map[string]keptIssuer{}, lists: map[string]*keptList{}}
+	return &Shared{issuers: map[string]keptIssuer{}, lists: map[string]*keptList{}, servers: map[string]*timeServer{}}
 }
 
 type keptIssuer struct {

@@ -46,6 +46,8 @@ type Env struct {
 	Identity func(name string) (identity.Identity, error)
 	Store    identity.Store                // state that outlives a restart; nil: none
 	Clock    func() (evidence.Clock, bool) // last verdict on the local clock, if any
+	Peers    func() []evidence.Peer        // what is known of other clocks; nil: nothing
+	Host     Host                          // what this machine says of its own clock
 	Shared   *Shared                       // what the probes of one agent have in common; nil: the probe stands alone
 	Log      *slog.Logger
 	Thorough bool // somebody waits for the answer: every second question is asked at once, and of healthy endpoints too

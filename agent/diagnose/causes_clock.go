@@ -21,6 +21,9 @@ var clockRows = []row{
 	{cause: NTPUnavailable, weight: 92, when: func(f *facts) bool {
 		return f.fault != nil && f.fault.Symptom == evidence.SymptomClockUnknown
 	}},
+	{cause: NTPFalseticker, weight: 78, when: func(f *facts) bool { return f.noted("ntp_falseticker") || f.noted("clock_voices_differ") }},
+	{cause: ClockUnsynchronised, weight: 76, when: func(f *facts) bool { return f.noted("clock_unsynchronised") }},
+	{cause: NTPUnavailable, weight: 74, when: func(f *facts) bool { return f.noted("ntp_unavailable") }},
 	{cause: ClockSkew, weight: 94, when: func(f *facts) bool { // what looks untimely is explained by the clock
 		return f.skewed() && !f.signed && f.refused() && (f.all.any(of(cExpired, cNotYet, cTime)) || f.expired || f.early > 0 || f.ahead > 0)
 	}},

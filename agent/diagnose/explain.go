@@ -116,7 +116,7 @@ func (f *facts) sureness(list []candidate) Sureness {
 func attention(c *Case) []Finding {
 	f := &facts{c: c}
 	var findings []Finding
-	for _, family := range [][]row{tlsRows, issuerRows, worldRows, credentialRows} {
+	for _, family := range [][]row{tlsRows, issuerRows, worldRows, credentialRows, clockRows} {
 		for i := range family {
 			r := &family[i]
 			if r.all|r.any != 0 || slices.ContainsFunc(findings, func(have Finding) bool { return have.Cause == r.cause }) {
@@ -164,6 +164,8 @@ func (f *facts) culprit(c Cause) string {
 		kind = blameEndpoint
 	case (kind == blameEndpoint || kind == blameNetwork) && f.atIssuer && s.Issuer != "":
 		kind = blameIssuer
+	case c == NTPFalseticker:
+		return f.falseticker()
 	case (c == DNSFailure || c == NetworkUnreachable || c == Timeout) && w.Everywhere.OK == 0 && w.Everywhere.Failing >= several && unreachableAll(w.Everywhere):
 		kind = blameNetwork
 		return "network:local"
@@ -205,6 +207,18 @@ func (f *facts) culprit(c Cause) string {
 		}
 		return endpointOf(s)
 	}
+}
+
+// falseticker names the time server that is contradicted, or this host, where the contradiction comes from it.
+func (f *facts) falseticker() string {
+	if clock := f.c.Sighting.Report.Clock; clock != nil {
+		for _, s := range clock.Sources {
+			if s.State == "falseticker" {
+				return "network:" + s.Name
+			}
+		}
+	}
+	return "host"
 }
 
 // ofServer says whether a cause concerns a whole server, whatever the path that was asked.

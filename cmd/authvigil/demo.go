@@ -14,6 +14,7 @@ import (
 	"github.com/authvigil/authvigil/agent"
 	"github.com/authvigil/authvigil/agent/diagnose"
 	"github.com/authvigil/authvigil/exporters"
+	"github.com/authvigil/authvigil/probes"
 	"github.com/authvigil/authvigil/probes/sandbox"
 	"github.com/authvigil/authvigil/probes/wire"
 )
@@ -102,6 +103,7 @@ address = "partner.example.test:443"
 [probe.clock]
 kind = "ntp"
 servers = ["ntp1.example.test", "ntp2.example.test", "ntp3.example.test"]
+poll = "2s"
 `
 
 func demoCommand(a *app) *cobra.Command {
@@ -149,6 +151,7 @@ func (a *app) demo(ctx context.Context, l *listen, each time.Duration) error {
 	}
 	c.Warnings = nil
 	env := a.env(log)
+	env.Host = probes.Host{} // the clock of the demo is the sandbox's
 	env.Net = wire.Net{Lookup: world.Lookup, Dial: world.Dial, Roots: world.Roots()}
 	d := &service{app: a, log: log, ready: make(chan struct{})}
 	voice := &teller{app: a, since: time.Now()}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/authvigil/authvigil/agent"
 	"github.com/authvigil/authvigil/exporters"
+	"github.com/authvigil/authvigil/probes"
 	"github.com/authvigil/authvigil/probes/wire"
 )
 
@@ -143,7 +144,7 @@ func (a *app) checkOutput() error {
 
 // env is what the agent may touch on this machine.
 func (a *app) env(log *slog.Logger) agent.Env {
-	return agent.Env{Net: wire.System(), Jitter: rand.Float64, Log: log, Thorough: a.thorough}
+	return agent.Env{Net: wire.System(), Host: probes.ThisHost(), Jitter: rand.Float64, Log: log, Thorough: a.thorough}
 }
 
 // load reads the configuration and builds all of it.

@@ -60,6 +60,7 @@ type Exchange struct {
 	Fault       *Fault              // why there is no usable answer
 	Unencrypted bool                // the request went over plain HTTP
 	Recalled    bool                // of an earlier run: nothing was sent in this one, because the answer would be the same
+	Date        *ClockSample        // by the Date header; nil: it says nothing of the server's clock now
 }
 
 // OK says whether there was an answer with a status of success (2xx).
@@ -178,11 +179,11 @@ type Clock struct {
 	Skew       time.Duration
 	Bound      time.Duration // half-width of the interval that holds the true skew
 	Confidence Confidence
+	Reference  string // whose word that is: consensus (of the time servers), chrony, kernel, peers; empty: nobody's
 	Sources    []ClockSource
-	Kernel     State // is the kernel's clock disciplined (adjtimex)
+	Own        []ClockSource // what this machine says of its own clock: chrony, kernel
 	Measured   time.Time
-	Stepped    time.Duration // wall clock against monotonic clock since the last look; 0: no step
-	Limit      time.Duration // skew that the operator tolerates
+	Limit      time.Duration // skew that the operator tolerates, with what a leap second adds to it
 }
 
 // Confidence is how far a statement about the local clock can be relied on.
@@ -198,12 +199,17 @@ const (
 
 // ClockSource is one voice about the time.
 type ClockSource struct {
-	Name   string
-	State  string // truechimer, falseticker, unreachable, invalid, kissed, suspended
-	Skew   time.Duration
-	Bound  time.Duration
-	RTT    time.Duration
-	Detail string
+	Name         string
+	State        string        // truechimer, falseticker, unreachable, invalid, kissed, suspended
+	Code         string        // why it is not a truechimer, as a closed word: timeout, short, mismatch, auth_failed, RATE, …
+	Skew         time.Duration // local minus source
+	Bound        time.Duration
+	RTT          time.Duration
+	RootDistance time.Duration // of the source to its own reference, with the way to it
+	Stratum      int
+	Leap         int       // seconds that will be inserted at the end of the month; -1: one will be left out
+	Measured     time.Time // zero: it gave no usable answer
+	Detail       string
 }
 
 // Peer is what is known of another party's clock.
@@ -212,7 +218,16 @@ type Peer struct {
 	Method   string        // http_date, token_iat
 	Skew     time.Duration // local minus peer: positive when the peer is behind us
 	Bound    time.Duration
+	Samples  int           // that the interval rests upon
+	Backdate time.Duration // token_iat: how far the issuer dates its tokens back, which is no skew
+	Disagree bool          // several servers answer to this name, and their clocks differ
 	Measured time.Time
+}
+
+// A ClockSample is what one answer says of the clock of who gave it: local minus peer lies between Low and High.
+type ClockSample struct {
+	Low, High time.Duration
+	At        time.Time // local, when the answer came
 }
 
 // Issuer holds facts about an identity provider.
