@@ -68,7 +68,8 @@ func New(c *Config, env Env, observers ...Observer) (*Agent, error) {
 	a.world = w
 	a.current.Store(w)
 	a.alerts = alert.NewDispatcher(env.Log)
-	a.alerts.SetSinks(w.sinks)
+	a.alerts.SetRules(a.rules(w))
+	a.alerts.SetSinks(w.receivers())
 	return a, nil
 }
 
@@ -238,21 +239,16 @@ func (a *Agent) swap(w *world, d Diff) {
 		}
 	}
 	for _, name := range d.Removed {
-		if a.alerts != nil {
-			a.alerts.Update(a.court.release(name, time.Now())...)
-		}
-		a.court.forget(name)
-	}
-	if a.alerts != nil && w.sinksChanged(a.world) {
-		a.alerts.SetSinks(w.sinks)
+		a.forget(name)
 	}
 	for _, name := range d.Changed {
-		if a.alerts != nil && a.world.probes[name].about.Endpoint != w.probes[name].about.Endpoint {
-			a.alerts.Update(a.court.release(name, time.Now())...)
-		}
 		if a.world.probes[name].about.Endpoint != w.probes[name].about.Endpoint || a.world.probes[name].common.Kind != w.probes[name].common.Kind {
-			a.court.forget(name)
+			a.forget(name)
 		}
+	}
+	if a.alerts != nil {
+		a.alerts.SetRules(a.rules(w))
+		a.alerts.SetSinks(w.receivers())
 	}
 	if a.running != nil {
 		a.world.close(a.running, w)
@@ -269,6 +265,14 @@ func (a *Agent) swap(w *world, d Diff) {
 		used[gateOf(b)] = true
 	}
 	maps.DeleteFunc(a.gates, func(key string, _ *pace.Gate) bool { return !used[key] })
+}
+
+// forget drops what is known of a probe that is gone, or asks something else now.
+func (a *Agent) forget(probe string) {
+	if a.alerts != nil {
+		a.alerts.Tell(probe, time.Now())
+	}
+	a.court.forget(probe)
 }
 
 // Once runs the named probes, or all, once and at the same time, without asking the gates of endpoints, and gives their
@@ -351,11 +355,13 @@ type Health struct {
 	Probes     int
 	Alerts     alert.Stats
 	Distress   []Distress
+
+	Maintenance []Maintenance
 }
 
 // Health tells how the agent itself fares.
 func (a *Agent) Health() Health {
-	h := Health{Panics: a.panics.Load(), ClockSteps: a.steps.Load(), Probes: len(a.current.Load().probes), Distress: a.distress()}
+	h := Health{Panics: a.panics.Load(), ClockSteps: a.steps.Load(), Probes: len(a.current.Load().probes), Distress: a.distress(), Maintenance: a.Maintenances(time.Now())}
 	if a.alerts != nil {
 		h.Alerts = a.alerts.Stats()
 	}
@@ -364,26 +370,6 @@ func (a *Agent) Health() Health {
 
 // Alerts gives the dispatcher.
 func (a *Agent) Alerts() *alert.Dispatcher { return a.alerts }
-
-// TestSink sends one test alert and its resolution through a sink.
-func (a *Agent) TestSink(ctx context.Context, name string) error {
-	list, ok := a.current.Load().sinks[name]
-	if !ok {
-		return fmt.Errorf("there is no [sink.%s]; %s", name, didYouMean(name, sortedKeys(a.current.Load().sinks)))
-	}
-	now := time.Now()
-	n := alert.Notice{Alert: alert.Alert{Name: "AuthvigilTest", Culprit: "nobody", Severity: alert.Warning, Summary: "a test alert of authvigil; nothing is wrong", Details: map[string]string{"description": "sent by: authvigil alerts test " + name}}, StartsAt: now, EndsAt: now.Add(time.Minute)}
-	var errs []error
-	for _, s := range list {
-		errs = append(errs, s.Send(ctx, []alert.Notice{n}))
-	}
-	over := n
-	over.Resolved, over.EndsAt = true, time.Now()
-	for _, s := range list {
-		errs = append(errs, s.Send(ctx, []alert.Notice{over}))
-	}
-	return errors.Join(errs...)
-}
 
 // Config gives the configuration that is running.
 func (a *Agent) Config() *Config { return a.current.Load().config }

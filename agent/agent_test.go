@@ -75,10 +75,11 @@ func (w *witness) count(o Outcome) (n int) {
 
 // agentOf makes an agent with fake probes that run every period.
 func agentOf(period time.Duration, list map[string]*fake, observers ...Observer) *Agent {
-	c := &Config{Agent: Settings{Concurrency: 256}, Defaults: Defaults{Every: period, Timeout: 10 * time.Second}}
+	c := newConfig("test")
+	c.Defaults.Every = period
 	a := &Agent{env: Env{Jitter: func() float64 { return 0.5 }, Log: slog.New(slog.NewTextHandler(io.Discard, nil))},
 		court: newCourt(observers), slots: make(chan struct{}, 256), watches: map[string]*watch{}, gates: gateMap()}
-	w := &world{config: c, identities: map[string]*builtIdentity{}, probes: map[string]*builtProbe{}}
+	w := &world{config: c, identities: map[string]*builtIdentity{}, probes: map[string]*builtProbe{}, issuers: map[string]string{}}
 	for name, f := range list {
 		if f.about.Endpoint == "" {
 			f.about.Endpoint = name + ".example.test/"

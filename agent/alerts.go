@@ -1,6 +1,12 @@
 package agent
 
 import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -8,14 +14,14 @@ import (
 
 	"github.com/authvigil/authvigil/agent/alert"
 	"github.com/authvigil/authvigil/agent/diagnose"
+	"github.com/authvigil/authvigil/agent/spike"
 	"github.com/authvigil/authvigil/probes/evidence"
 )
 
-// hold is how long something must be wrong before anybody is told, so that the diagnosis settles and a single lost packet
-// wakes nobody.
-const hold = 30 * time.Second
+// pages is where runbooks are read when the daemon has no address that people reach.
+const pages = "https://github.com/authvigil/authvigil/blob/main/"
 
-// alertNames gives the name of the alert that tells of a cause. Alerts are told apart by name and culprit: the cause may
+// alertName gives the name of the alert that tells of a cause. Alerts are told apart by name and culprit: the cause may
 // sharpen while the alert stays the same.
 func alertName(f diagnose.Finding) (name string, severity alert.Severity) {
 	kind, _, _ := strings.Cut(f.Culprit, ":")
@@ -53,113 +59,181 @@ func alertName(f diagnose.Finding) (name string, severity alert.Severity) {
 	}
 }
 
-// A told alert is one that probes stand behind.
-type told struct {
-	alert  alert.Alert
-	probes map[string]bool
-}
-
-// tell makes alerts of an event: one for each name and culprit, whatever the number of probes behind it; over when the last
-// of them is well. The court's mutex is held.
-func (c *court) tell(r *record, ev *Event, environment, externalURL string) (changed []alert.Alert) {
-	if ev.Outcome() == RunHeld {
-		return nil
+// tell has the dispatcher know what a probe stands behind: one alert for each name, culprit and set of labels, whatever the
+// number of probes behind it; over when the last of them is well. A held run says nothing.
+func (a *Agent) tell(ev *Event) {
+	outcome := ev.Outcome()
+	if outcome == RunHeld {
+		return
 	}
+	w := a.current.Load()
 	var now []alert.Alert
 	if len(ev.Findings) > 0 {
-		now = append(now, alertOf(ev, ev.Findings[0], environment, externalURL))
+		now = append(now, w.alertOf(ev, ev.Findings[0]))
 	}
 	for _, s := range ev.Report.Spikes {
 		if s.Active {
-			now = append(now, alertOfSpike(ev, s, environment, externalURL))
+			now = append(now, w.alertOfSpike(ev, s))
 		}
 	}
-	var keys []string
-	for _, a := range now {
-		key := a.Name + "\x00" + a.Culprit + "\x00" + string(a.Severity)
-		keys = append(keys, key)
-		t := c.told[key]
-		if t == nil {
-			t = &told{probes: map[string]bool{}}
-			c.told[key] = t
-		}
-		t.probes[ev.Probe] = true
-		a.Details["probes"] = someProbes(t.probes)
-		t.alert = a
-		changed = append(changed, a)
+	if outcome == RunUnknown { // own distress says nothing of what was probed: what was told of it stays so
+		a.alerts.Add(ev.Probe, now...)
+		return
 	}
-	if ev.Outcome() == RunUnknown {
-		// Own distress says nothing of what was probed: what was told of it stays so.
-		for _, key := range r.told {
-			if !slices.Contains(keys, key) {
-				keys = append(keys, key)
-			}
-		}
-	}
-	for _, key := range r.told {
-		t := c.told[key]
-		if t == nil || slices.Contains(keys, key) {
-			continue
-		}
-		delete(t.probes, ev.Probe)
-		if len(t.probes) == 0 {
-			over := t.alert
-			over.Active, over.At = false, ev.Started.Add(ev.Took)
-			changed = append(changed, over)
-			delete(c.told, key)
-		}
-	}
-	r.told = keys
-	return changed
+	a.alerts.Tell(ev.Probe, ev.Started.Add(ev.Took), now...)
 }
 
-func alertOf(ev *Event, f diagnose.Finding, environment, externalURL string) alert.Alert {
+// passing are symptoms that may pass by themselves within seconds.
+var passing = []evidence.Symptom{evidence.SymptomDNS, evidence.SymptomRefused, evidence.SymptomUnreachable, evidence.SymptomClosed, evidence.SymptomTimeout,
+	evidence.SymptomServerError, evidence.SymptomThrottled, evidence.SymptomTLS, evidence.SymptomTLSAlert, evidence.SymptomProxy}
+
+func (w *world) alertOf(ev *Event, f diagnose.Finding) alert.Alert {
 	name, severity := alertName(f)
 	if ev.Severity != "" {
 		severity = alert.Severity(ev.Severity)
 	}
 	about, _ := diagnose.Describe(f.Cause)
-	a := alert.Alert{Name: name, Culprit: f.Culprit, Severity: severity, Summary: f.Culprit + ": " + about.Title, Active: true, At: ev.Started.Add(ev.Took), Hold: hold, Labels: map[string]string{},
-		Details: map[string]string{"cause": string(f.Cause), "sureness": string(f.Sure), "remedy": f.Remedy, "description": strings.Join(f.Because, "\n")}}
-	if environment != "" {
-		a.Labels["environment"] = environment
+	a := w.newAlert(ev, name, f.Culprit, severity)
+	a.Summary, a.Hold = f.Culprit+": "+about.Title, w.config.Alerts.Hold
+	a.Details = map[string]string{"cause": string(f.Cause), "sureness": string(f.Sure), "remedy": f.Remedy, "description": strings.Join(f.Because, "\n")}
+	a.Onset = ev.Failing
+	a.Passing = f.Sure != diagnose.Certain || ev.Fault != nil && slices.Contains(passing, ev.Fault.Symptom)
+	a.Root = name == "AuthvigilIssuerFailing" || f.Culprit == localNetwork
+	if issuer := w.issuerOf(ev, f.Culprit); issuer != "" {
+		a.Labels["issuer"] = issuer
 	}
-	if !ev.Failing.IsZero() {
-		a.Details["onset"] = ev.Failing.UTC().Format(time.RFC3339)
-	}
-	if externalURL != "" {
-		base := strings.TrimSuffix(externalURL, "/")
-		a.Details["runbook_url"] = base + "/runbooks/" + string(f.Cause)
-		a.Details["generator_url"] = base + "/probes/" + ev.Probe
-	}
+	a.Follows = follows(ev)
+	w.link(&a, ev, "agent/diagnose/runbooks/", string(f.Cause))
 	return a
 }
+
+// follows are the culprits that what was seen may be a consequence of. An expired certificate is none of a dead issuer.
+func follows(ev *Event) (list []string) {
+	if ev.Fault == nil {
+		return nil
+	}
+	issuer := cmp.Or(ev.About.Issuer, ev.Issuer)
+	switch ev.Fault.Symptom {
+	case evidence.SymptomUnauthorized, evidence.SymptomForbidden, evidence.SymptomRedirected, evidence.SymptomTokenRefused, evidence.SymptomTokenLifetime, evidence.SymptomInactive, evidence.SymptomServerError:
+		if issuer != "" {
+			list = append(list, "issuer:"+issuer, "keyset:"+issuer)
+		}
+	case evidence.SymptomDNS, evidence.SymptomRefused, evidence.SymptomUnreachable, evidence.SymptomClosed, evidence.SymptomTimeout:
+		list = append(list, localNetwork)
+		if issuer != "" {
+			list = append(list, "issuer:"+issuer)
+		}
+	}
+	return list
+}
+
+// localNetwork is the culprit where nothing can be reached.
+const localNetwork = "network:local"
 
 // alertOfSpike tells of an unusual rate of refusals in real traffic. The detector has waited by itself: nothing is held.
-func alertOfSpike(ev *Event, s evidence.Spike, environment, externalURL string) alert.Alert {
-	a := alert.Alert{Name: s.Name, Culprit: "endpoint:" + s.Endpoint, Severity: alert.Severity(s.Severity), Active: true, At: ev.Started.Add(ev.Took), Labels: map[string]string{"endpoint": s.Endpoint, "log": ev.Probe},
-		Summary: "unusual refusals in the log of " + ev.Probe + " at " + s.Endpoint,
-		Details: map[string]string{"description": s.Description, "pattern": s.Pattern, "clients": s.Clients, "refused": strconv.Itoa(s.Refused), "requests": strconv.Itoa(s.Requests), "baseline": strconv.FormatFloat(s.Baseline, 'g', 3, 64)}}
+func (w *world) alertOfSpike(ev *Event, s evidence.Spike) alert.Alert {
+	culprit := "endpoint:" + s.Endpoint
 	if s.Client != "" {
-		a.Culprit = "client:" + s.Client // two clients whose credentials are dead are two alerts
+		culprit = "client:" + s.Client // two clients whose credentials are dead are two alerts
 	}
-	if !s.Onset.IsZero() {
-		a.Details["onset"] = s.Onset.UTC().Format(time.RFC3339)
+	a := w.newAlert(ev, s.Name, culprit, alert.Severity(s.Severity))
+	a.Labels["endpoint"], a.Labels["log"] = s.Endpoint, ev.Probe
+	a.Summary = "unusual refusals in the log of " + ev.Probe + " at " + s.Endpoint
+	if s.Name == spike.TrafficAbsent {
+		a.Summary = "unusually few requests in the log of " + ev.Probe
 	}
-	if environment != "" {
-		a.Labels["environment"] = environment
-	}
-	if externalURL != "" {
-		a.Details["generator_url"] = strings.TrimSuffix(externalURL, "/") + "/probes/" + ev.Probe
+	a.Details = map[string]string{"description": s.Description, "pattern": s.Pattern, "clients": s.Clients, "refused": strconv.Itoa(s.Refused), "requests": strconv.Itoa(s.Requests), "baseline": strconv.FormatFloat(s.Baseline, 'g', 3, 64)}
+	a.Onset = s.Onset
+	w.link(&a, ev, "agent/alert/runbooks/", s.Name)
+	return a
+}
+
+// newAlert is one with what all have: the labels of the probe and of the environment are part of its identity, so that the
+// alerts of two teams go to two teams.
+func (w *world) newAlert(ev *Event, name, culprit string, severity alert.Severity) alert.Alert {
+	a := alert.Alert{Name: name, Culprit: culprit, Severity: severity, At: ev.Started.Add(ev.Took), Labels: map[string]string{}}
+	maps.Copy(a.Labels, ev.Labels)
+	if e := w.config.Agent.Environment; e != "" {
+		a.Labels["environment"] = e
 	}
 	return a
 }
 
-func someProbes(set map[string]bool) string {
-	const most = 10
-	names := sortedKeys(set)
-	if len(names) > most {
-		return strings.Join(names[:most], ", ") + ", …"
+// issuerOf is whose tokens the culprit takes or holds, for rules that inhibit what follows from an issuer; empty where
+// there are several. It is the same for every probe behind an alert, because it is a label.
+func (w *world) issuerOf(ev *Event, culprit string) string {
+	kind, name, _ := strings.Cut(culprit, ":")
+	switch kind {
+	case "issuer", "keyset":
+		return name
+	case "identity":
+		if id := w.identities[name]; id != nil {
+			return id.Status().Issuer
+		}
+	case "endpoint", "gateway":
+		return w.issuers[ev.About.Origin]
 	}
-	return strings.Join(names, ", ")
+	return ""
+}
+
+// link adds the addresses of the runbook and of the probe's page.
+func (w *world) link(a *alert.Alert, ev *Event, folder, runbook string) {
+	base := strings.TrimSuffix(w.config.Agent.ExternalURL, "/")
+	if base == "" {
+		a.Details["runbook_url"] = pages + folder + runbook + ".md"
+		return
+	}
+	a.Details["runbook_url"] = base + "/runbooks/" + runbook
+	a.Details["generator_url"] = base + "/probes/" + ev.Probe
+}
+
+// TestSink sends a test alert through a sink, and says of each receiver what came of it. A receiver that remembers is told
+// the beginning and the end at once. Another gets an alert that lasts and ends by itself: one that is over before the
+// receiver's group was flushed would never be told.
+func (a *Agent) TestSink(ctx context.Context, name string, lasts time.Duration) (lines []string, err error) {
+	w := a.current.Load()
+	sink, ok := w.sinks[name]
+	if !ok {
+		return nil, fmt.Errorf("there is no [sink.%s]; %s", name, didYouMean(name, sortedKeys(w.sinks)))
+	}
+	now := time.Now()
+	n := alert.Notice{Alert: alert.Alert{Name: "AuthvigilTest", Culprit: "sink:" + name, Severity: alert.Warning, Labels: map[string]string{}, Summary: "a test alert of authvigil; nothing is wrong",
+		Details: map[string]string{"description": "sent by: authvigil alerts test " + name, "runbook_url": pages + "agent/alert/runbooks/AuthvigilTest.md"}}, StartsAt: now, EndsAt: now.Add(lasts)}
+	if e := w.config.Agent.Environment; e != "" {
+		n.Labels["environment"] = e
+	}
+	var errs []error
+	for _, r := range sink.receivers {
+		line, err := testReceiver(ctx, r, n, lasts)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", r.Name, err))
+			continue
+		}
+		lines = append(lines, r.Name+" "+line)
+	}
+	return lines, errors.Join(errs...)
+}
+
+func testReceiver(ctx context.Context, r *alert.Receiver, n alert.Notice, lasts time.Duration) (string, error) {
+	if c, ok := r.Sink.(io.Closer); ok {
+		defer c.Close() //nolint:errcheck // nothing more is sent
+	}
+	if err := r.Send(ctx, []alert.Notice{n}); err != nil {
+		return "", err
+	}
+	if r.News {
+		n.Resolved, n.EndsAt = true, time.Now()
+		return "took a test alert and its resolution", r.Send(ctx, []alert.Notice{n})
+	}
+	line := fmt.Sprintf("took a test alert that ends by itself in %s", lasts)
+	if asked, ok := r.Sink.(interface {
+		Seen(ctx context.Context, n alert.Notice) (string, error)
+	}); ok {
+		seen, err := asked.Seen(ctx, n)
+		if err != nil {
+			return "", fmt.Errorf("took the alert, but cannot be asked about it: %w", err)
+		}
+		line += "; it " + seen
+	}
+	return line, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -32,10 +33,18 @@ type Env struct {
 
 // A world is everything that a configuration describes, built and ready to run.
 type world struct {
-	config     *Config
-	identities map[string]*builtIdentity
-	probes     map[string]*builtProbe
-	sinks      map[string][]alert.Sink
+	config      *Config
+	identities  map[string]*builtIdentity
+	probes      map[string]*builtProbe
+	sinks       map[string]*builtSink
+	maintenance []*maintenance
+	issuers     map[string]string // by origin: of the identities that ask there; empty where they have several
+}
+
+type builtSink struct {
+	raw       map[string]any
+	uses      []string // identities
+	receivers []*alert.Receiver
 }
 
 type builtIdentity struct {
@@ -61,7 +70,7 @@ type builtProbe struct {
 // build makes everything a configuration describes. The error joins a *ConfigError for everything that is wrong. What is
 // the same in old, another world, is taken over from it as it runs. clock gives the last verdict on the local clock.
 func build(c *Config, env Env, old *world, clock func() (evidence.Clock, bool)) (*world, error) {
-	w := &world{config: c, identities: map[string]*builtIdentity{}, probes: map[string]*builtProbe{}, sinks: map[string][]alert.Sink{}}
+	w := &world{config: c, identities: map[string]*builtIdentity{}, probes: map[string]*builtProbe{}, sinks: map[string]*builtSink{}, issuers: map[string]string{}}
 	var errs []error
 	for _, s := range c.sections["identity"] {
 		b, err := w.buildIdentity(s, env, old)
@@ -78,23 +87,103 @@ func build(c *Config, env Env, old *world, clock func() (evidence.Clock, bool)) 
 		}
 	}
 	for _, s := range c.sections["sink"] {
-		o := open(c, s, &named{})
-		kind := o.common.(*named).Kind
-		if kind == "" {
-			errs = append(append(errs, o.errs...), o.missingKind(alert.Kinds()))
-			continue
-		}
-		list, err := alert.NewSink(kind, o.decode, alert.Env{Dial: env.Net.Dial, Roots: env.Net.Roots})
-		errs = append(errs, o.collect(err)...)
-		c.warnOfLiterals(o)
-		w.sinks[s.name] = list
+		b, err := w.buildSink(s, env, old)
+		errs = append(errs, err...)
+		w.sinks[s.name] = b
+	}
+	for _, s := range c.sections["maintenance"] {
+		m, err := w.buildMaintenance(s)
+		errs = append(errs, err...)
+		w.maintenance = append(w.maintenance, m)
+	}
+	for _, name := range sortedKeys(w.probes) {
+		w.noteIssuer(w.probes[name])
 	}
 	return w, errors.Join(errs...)
 }
 
-// sinksChanged says whether the sinks of two worlds differ.
-func (w *world) sinksChanged(old *world) bool {
-	return !reflect.DeepEqual(w.config.raw["sink"], old.config.raw["sink"])
+// noteIssuer notes whose tokens an origin takes.
+func (w *world) noteIssuer(b *builtProbe) {
+	id := w.identities[b.about.Identity]
+	if id == nil || b.about.Origin == "" {
+		return
+	}
+	issuer := id.Status().Issuer
+	if before, known := w.issuers[b.about.Origin]; known && before != issuer {
+		issuer = ""
+	}
+	w.issuers[b.about.Origin] = issuer
+}
+
+func (w *world) buildSink(s section, env Env, old *world) (*builtSink, []error) {
+	if old != nil {
+		if same := old.sinks[s.name]; same != nil && reflect.DeepEqual(same.raw, s.raw) && w.sameIdentities(same.uses, old) {
+			return same, nil
+		}
+	}
+	o := open(w.config, s, &named{})
+	kind := o.common.(*named).Kind
+	if kind == "" {
+		return nil, append(o.errs, o.missingKind(alert.Kinds()))
+	}
+	b := &builtSink{raw: s.raw}
+	var err error
+	b.receivers, err = alert.NewSink(kind, o.decode, alert.Env{Dial: env.Net.Dial, Roots: env.Net.Roots, Proof: func(name string) (alert.Proof, error) {
+		id, err := w.identity(name)
+		if err != nil {
+			return nil, err
+		}
+		b.uses = append(b.uses, name)
+		return proof{id}, nil
+	}})
+	w.config.warnOfLiterals(o)
+	return b, o.collect(err)
+}
+
+// identity finds one that was built.
+func (w *world) identity(name string) (identity.Identity, error) {
+	id, ok := w.identities[name]
+	switch {
+	case ok:
+		return id.Identity, nil
+	case slices.Contains(w.config.Names("identity"), name):
+		return nil, fmt.Errorf("%q has an error of its own", name)
+	default:
+		return nil, fmt.Errorf("there is no [identity.%s]; %s", name, didYouMean(name, w.config.Names("identity")))
+	}
+}
+
+// sameIdentities says whether identities are those of another world.
+func (w *world) sameIdentities(names []string, old *world) bool {
+	for _, name := range names {
+		if w.identities[name] == nil || w.identities[name] != old.identities[name] {
+			return false
+		}
+	}
+	return true
+}
+
+// receivers gives those of all sinks.
+func (w *world) receivers() map[string][]*alert.Receiver {
+	all := map[string][]*alert.Receiver{}
+	for name, b := range w.sinks {
+		all[name] = b.receivers
+	}
+	return all
+}
+
+// A proof is an identity as sinks use it.
+type proof struct{ identity.Identity }
+
+// Apply implements [alert.Proof].
+func (p proof) Apply(ctx context.Context, req *http.Request) (func(int, http.Header) bool, error) {
+	g, err := p.Identity.Apply(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return func(status int, header http.Header) bool {
+		return p.Settle(g, identity.Outcome{Accepted: status/100 == 2, Refused: status == http.StatusUnauthorized, Status: status, Header: header})
+	}, nil
 }
 
 func (w *world) buildIdentity(s section, env Env, old *world) (*builtIdentity, []error) {
@@ -135,6 +224,7 @@ func (w *world) buildProbe(s section, env Env, old *world, clock func() (evidenc
 	if common.Severity != "" && common.Severity != "critical" && common.Severity != "warning" {
 		o.fail(fmt.Errorf("severity: %q is neither critical nor warning", common.Severity))
 	}
+	o.fail(goodLabels(common.Labels))
 	if common.Kind == "" {
 		return nil, append(o.errs, o.missingKind(probes.Kinds()))
 	}
@@ -145,15 +235,11 @@ func (w *world) buildProbe(s section, env Env, old *world, clock func() (evidenc
 		return same, nil
 	}
 	find := func(name string) (identity.Identity, error) {
-		id, ok := w.identities[name]
-		if !ok {
-			if slices.Contains(w.config.Names("identity"), name) {
-				return nil, fmt.Errorf("%q has an error of its own", name)
-			}
-			return nil, fmt.Errorf("there is no [identity.%s]; %s", name, didYouMean(name, w.config.Names("identity")))
+		id, err := w.identity(name)
+		if err == nil {
+			b.uses = append(b.uses, name)
 		}
-		b.uses = append(b.uses, name)
-		return id.Identity, nil
+		return id, err
 	}
 	b.probe, err = probes.New(common.Kind, o.decode, probes.Env{Name: s.name, Net: env.Net, Identity: find, Store: env.Store, Clock: clock, Host: env.Host, Shared: env.shared, Log: env.Log.With("probe", s.name), Thorough: env.Thorough})
 	if errs := o.collect(err); len(errs) > 0 {
@@ -174,10 +260,8 @@ func (w *world) unchanged(b *builtProbe, old *world) *builtProbe {
 	if !ok || !reflect.DeepEqual(same.raw, b.raw) || same.timeout != b.timeout || !reflect.DeepEqual(same.plan, b.plan) {
 		return nil
 	}
-	for _, name := range same.uses {
-		if w.identities[name] == nil || w.identities[name] != old.identities[name] {
-			return nil
-		}
+	if !w.sameIdentities(same.uses, old) {
+		return nil
 	}
 	return same
 }
@@ -239,6 +323,9 @@ func (o *opened) collect(err error) []error {
 }
 
 func (o *opened) fail(err error) {
+	if err == nil {
+		return
+	}
 	what := err.Error()
 	e := keyError{what: what}
 	if key, _, found := strings.Cut(what, ":"); found && slices.Contains(o.known, key) {

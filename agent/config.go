@@ -13,6 +13,7 @@ import (
 	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/v2"
 
+	"github.com/authvigil/authvigil/agent/alert"
 	"github.com/authvigil/authvigil/agent/secret"
 )
 
@@ -28,6 +29,13 @@ type Settings struct {
 	Concurrency    int        `koanf:"concurrency" help:"runs at the same time; default 256"`
 	StateKey       secret.Ref `koanf:"state_key" help:"secret that seals what is kept on disk, at least 32 characters; default: credential:authvigil.key where systemd provides it, else a key file that is made in the state directory"`
 	StateKeyBefore secret.Ref `koanf:"state_key_before" help:"the state_key before this one, which still opens what it sealed"`
+}
+
+// Alerting is the table [alerts]: how long what is wrong must last, and how long it is told. A reload applies it.
+type Alerting struct {
+	Hold      time.Duration `koanf:"hold" help:"how long something must be wrong before anybody is told, so that the diagnosis settles; default 30s"`
+	MinFiring time.Duration `koanf:"min_firing" help:"how long an alert fires at least; more than group_wait and 15s for each Alertmanager of a cluster, or it may never be told; default 5m"`
+	Resend    time.Duration `koanf:"resend" help:"how often Alertmanagers, which forget, are told again; they believe it four times as long; default 1m"`
 }
 
 // Defaults is the table [defaults]: what probes do that do not say otherwise.
@@ -64,7 +72,10 @@ func (s section) path(keys ...string) string {
 }
 
 // tables are the tables that hold named sections.
-var tables = []string{"identity", "probe", "sink"}
+var tables = []string{"identity", "maintenance", "probe", "sink"}
+
+// plain are the tables without names.
+var plain = []string{"agent", "alerts", "defaults"}
 
 // A Config is the configuration as it was read, from all its sources. Whether its sections make sense is known when they
 // are built, see [Build].
@@ -72,6 +83,7 @@ type Config struct {
 	Path     string
 	Agent    Settings
 	Defaults Defaults
+	Alerts   Alerting
 	Warnings []string
 
 	sections map[string][]section // by table, sorted by name
@@ -80,12 +92,19 @@ type Config struct {
 	sources  map[string]*source
 }
 
+// newConfig is a configuration in which nothing was set.
+func newConfig(path string) *Config {
+	return &Config{Path: path, Agent: Settings{Concurrency: 256}, Defaults: Defaults{Every: 30 * time.Second, Timeout: 10 * time.Second},
+		Alerts:   Alerting{Hold: 30 * time.Second, MinFiring: alert.DefaultRules.MinFiring, Resend: alert.DefaultRules.Resend},
+		sections: map[string][]section{}, at: map[string]Position{}, sources: map[string]*source{}}
+}
+
 // Load reads the file, conf.d/*.toml beside it, and the environment. The error joins a *ConfigError for everything that is
 // wrong with form, unknown keys and types of the common tables.
 func Load(path string, environ []string) (*Config, error) {
 	sources, errs := readSources(path)
-	c := &Config{Path: path, Defaults: Defaults{Every: 30 * time.Second, Timeout: 10 * time.Second}, Agent: Settings{Concurrency: 256, StateDirectory: os.Getenv("STATE_DIRECTORY")},
-		sections: map[string][]section{}, at: map[string]Position{}, sources: map[string]*source{}}
+	c := newConfig(path)
+	c.Agent.StateDirectory = os.Getenv("STATE_DIRECTORY")
 	layers := koanf.New(sep)
 	for _, s := range sources {
 		c.sources[s.name] = s
@@ -110,8 +129,8 @@ func Parse(name, text string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Config{Path: name, Defaults: Defaults{Every: 30 * time.Second, Timeout: 10 * time.Second}, Agent: Settings{Concurrency: 256},
-		sections: map[string][]section{}, at: s.at, sources: map[string]*source{name: s}, raw: s.raw}
+	c := newConfig(name)
+	c.at, c.sources[name], c.raw = s.at, s, s.raw
 	return c, errors.Join(c.sort()...)
 }
 
@@ -166,20 +185,25 @@ func (c *Config) sort() (errs []error) {
 	for _, key := range sortedKeys(c.raw) {
 		table, isTable := c.raw[key].(map[string]any)
 		switch {
-		case !isTable && (slices.Contains(tables, key) || key == "agent" || key == "defaults"):
+		case !isTable && (slices.Contains(tables, key) || slices.Contains(plain, key)):
 			errs = append(errs, c.errorAt(c.at[key], "", fmt.Sprintf("%s: want a table, got %s", key, describe(c.raw[key])), fmt.Sprintf("write [%s]", key)))
 		case key == "agent":
 			errs = append(errs, c.decodeTable(table, &c.Agent, key)...)
+		case key == "alerts":
+			errs = append(errs, c.decodeTable(table, &c.Alerts, key)...)
 		case key == "defaults":
 			errs = append(errs, c.decodeTable(table, &c.Defaults, key)...)
 		case slices.Contains(tables, key):
 			errs = append(errs, c.takeSections(key, table)...)
 		default:
-			errs = append(errs, c.errorAt(c.at[key], "", fmt.Sprintf("unknown table %q", key), didYouMean(key, append([]string{"agent", "defaults"}, tables...))))
+			errs = append(errs, c.errorAt(c.at[key], "", fmt.Sprintf("unknown table %q", key), didYouMean(key, slices.Concat(plain, tables))))
 		}
 	}
 	if _, err := c.Defaults.schedule(); err != nil {
 		errs = append(errs, c.errorAt(c.at["defaults"], "defaults", err.Error(), ""))
+	}
+	if c.Alerts.Resend < time.Second {
+		errs = append(errs, c.errorAt(c.at["alerts"+sep+"resend"], "alerts.resend", "must be at least 1s", ""))
 	}
 	if c.Agent.Concurrency < 1 {
 		errs = append(errs, c.errorAt(c.at["agent"+sep+"concurrency"], "agent.concurrency", "must be at least 1", ""))

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/authvigil/authvigil/agent/alert"
 	"github.com/authvigil/authvigil/probes"
 	"github.com/authvigil/authvigil/probes/evidence"
 	"github.com/authvigil/authvigil/probes/identity"
@@ -41,6 +42,14 @@ func TestExample_isStrictlyGoodAndHoldsEveryKind(t *testing.T) {
 	}
 	for _, b := range w.probes {
 		have["probe "+b.common.Kind] = true
+	}
+	for _, s := range c.sections["sink"] {
+		have["sink "+s.raw["kind"].(string)] = true
+	}
+	for _, kind := range alert.Kinds() {
+		if !have["sink "+kind] {
+			t.Errorf("the example has no sink of kind %s", kind)
+		}
 	}
 	for _, kind := range identity.Kinds() {
 		if !have["identity "+kind] {
@@ -238,6 +247,13 @@ func TestSchema_describesEveryKey(t *testing.T) {
 	identities := s["properties"].(map[string]any)["identity"].(map[string]any)["additionalProperties"].(map[string]any)["oneOf"].([]any)
 	if len(identities) != len(identity.Kinds()) {
 		t.Errorf("the schema has %d kinds of identities, there are %d", len(identities), len(identity.Kinds()))
+	}
+	for _, kind := range []string{"agent", "alerts", "defaults"} {
+		for name, p := range s["properties"].(map[string]any)[kind].(map[string]any)["properties"].(map[string]any) {
+			if p.(map[string]any)["description"] == nil {
+				t.Errorf("[%s]: key %s has no help", kind, name)
+			}
+		}
 	}
 	for i, kind := range probes.Kinds() {
 		branch := s["properties"].(map[string]any)["probe"].(map[string]any)["additionalProperties"].(map[string]any)["oneOf"].([]any)[i].(map[string]any)["properties"].(map[string]any)

@@ -74,6 +74,7 @@ func decodeStruct(raw map[string]any, into reflect.Value, ignore []string, path 
 
 var (
 	durationType = reflect.TypeFor[time.Duration]()
+	timeType     = reflect.TypeFor[time.Time]()
 	textType     = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
@@ -103,6 +104,9 @@ func decodeValue(raw any, into reflect.Value, path []string) []keyError {
 			}
 		}
 		text, ok := raw.(string)
+		if at, is := raw.(time.Time); is && into.Type() == timeType { // TOML has dates of its own
+			text, ok = at.Format(time.RFC3339Nano), true
+		}
 		if !ok {
 			return wrong("text", "")
 		}

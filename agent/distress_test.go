@@ -30,7 +30,7 @@ func TestDistress_comesAndGoes(t *testing.T) {
 		a := agentOf(10*time.Second, map[string]*fake{"p": {run: func(context.Context) (evidence.Report, error) { return answered(503) }}})
 		sink := &refusing{errors.New("receiver is down")}
 		a.alerts = alert.NewDispatcher(a.env.Log)
-		a.alerts.SetSinks(map[string][]alert.Sink{"pager": {sink}})
+		a.alerts.SetSinks(map[string][]*alert.Receiver{"pager": {{Sink: sink}}})
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- a.Run(ctx) }()

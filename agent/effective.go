@@ -41,7 +41,11 @@ func (a *Agent) Effective() (list []EffectiveValue) {
 		}
 	}
 	add("agent", "", &c.Agent)
+	add("alerts", "", &c.Alerts)
 	add("defaults", "", &c.Defaults)
+	for _, m := range w.maintenance {
+		add("maintenance", m.name, &m.window)
+	}
 	for _, name := range sortedKeys(w.identities) {
 		b := w.identities[name]
 		add("identity", name, &named{b.kind})
@@ -116,7 +120,7 @@ func Schema() map[string]any {
 	})
 	return map[string]any{
 		"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "authvigil configuration", "type": "object", "additionalProperties": false,
-		"properties": map[string]any{"agent": table(&Settings{}), "defaults": table(&Defaults{}), "identity": identities, "probe": probeKinds, "sink": sinkKinds},
+		"properties": map[string]any{"agent": table(&Settings{}), "alerts": table(&Alerting{}), "defaults": table(&Defaults{}), "identity": identities, "maintenance": map[string]any{"type": "object", "additionalProperties": table(&window{})}, "probe": probeKinds, "sink": sinkKinds},
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/authvigil/authvigil/agent/alert"
 	"github.com/authvigil/authvigil/agent/diagnose"
 	"github.com/authvigil/authvigil/agent/pace"
 	"github.com/authvigil/authvigil/probes/evidence"
@@ -16,7 +15,7 @@ import (
 const maxChanges = 8
 
 // A court holds what is known of all probes and makes an event of each observation. It owns all state between the runs
-// and the alerts, under one mutex.
+// and the dispatcher of alerts, under one mutex.
 type court struct {
 	mu        sync.Mutex
 	records   map[string]*record
@@ -27,15 +26,13 @@ type court struct {
 	clock     *evidence.Clock
 	peers     map[string]evidence.Peer // by name and method
 	issuers   map[string]*evidence.Issuer
-	told      map[string]*told // alerts, by name, culprit and severity
-	unasked   map[string]bool  // probes that did not ask since the start; nil: all did
 	observers []Observer
 	changes   []evidence.Change // of this host
 }
 
 func newCourt(observers []Observer) *court {
 	return &court{records: map[string]*record{}, everybody: &tally{}, identity: map[string]*tally{}, origin: map[string]*tally{}, issuer: map[string]*tally{},
-		peers: map[string]evidence.Peer{}, issuers: map[string]*evidence.Issuer{}, told: map[string]*told{}, observers: observers}
+		peers: map[string]evidence.Peer{}, issuers: map[string]*evidence.Issuer{}, observers: observers}
 }
 
 // A record is what is known of one probe.
@@ -50,7 +47,6 @@ type record struct {
 	kid     string
 	leaf    string
 	changes []evidence.Change
-	told    []string // keys of the alerts it stands behind
 }
 
 // judge adds an observation to what is known, explains it, and lets the observers see the event.
@@ -60,9 +56,7 @@ func (a *Agent) judge(o Observation, gate pace.State, next time.Time) {
 	defer c.mu.Unlock()
 	ev := c.conclude(o, gate, next, a)
 	if a.alerts != nil {
-		settings := a.current.Load().config.Agent
-		a.alerts.Update(c.tell(c.records[o.Probe], ev, settings.Environment, settings.ExternalURL)...)
-		c.settle(ev, a)
+		a.tell(ev)
 	}
 	for _, observer := range c.observers {
 		observer.Observe(ev)
@@ -109,19 +103,6 @@ func (c *court) conclude(o Observation, gate pace.State, next time.Time, a *Agen
 		r.last, r.asked = ev, outcome != RunHeld
 	}
 	return ev
-}
-
-// settle tells the dispatcher when every probe was heard of since the start, so that alerts from before it which nobody
-// confirmed are over.
-func (c *court) settle(ev *Event, a *Agent) {
-	if c.unasked == nil || ev.Outcome() == RunHeld {
-		return
-	}
-	delete(c.unasked, ev.Probe)
-	if len(c.unasked) == 0 {
-		c.unasked = nil
-		a.alerts.Settle()
-	}
 }
 
 // quiet says whether a good run brought home nothing that wants an explanation.
@@ -316,24 +297,6 @@ func (c *court) forget(probe string) {
 	for _, observer := range c.observers {
 		observer.Forget(probe)
 	}
-}
-
-// release takes a probe that is gone from behind its alerts, and gives those that are over.
-func (c *court) release(probe string, now time.Time) (over []alert.Alert) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for key, t := range c.told {
-		if !t.probes[probe] {
-			continue
-		}
-		delete(t.probes, probe)
-		if len(t.probes) == 0 {
-			t.alert.Active, t.alert.At = false, now
-			over = append(over, t.alert)
-			delete(c.told, key)
-		}
-	}
-	return over
 }
 
 // again explains the last runs of the named probes anew, with what is known now.

@@ -14,6 +14,8 @@ const (
 	stateFile = "agent.state"
 	// saveEvery is how often it is written; a kill loses no more.
 	saveEvery = 30 * time.Second
+	// saveSoon is how long after news of alerts it is written.
+	saveSoon = time.Second
 	// stateVersion is that of its form.
 	stateVersion = 2
 	maxState     = 64 << 20
@@ -37,7 +39,8 @@ func (a *Agent) recall() {
 		return
 	}
 	if len(s.Alerts) > 0 {
-		if err := a.alerts.Restore(s.Alerts); err != nil {
+		known := func(probe string) bool { return a.world.probes[probe] != nil }
+		if err := a.alerts.Restore(s.Alerts, time.Now(), known); err != nil {
 			setAside(filepath.Join(dir, stateFile), err, a.env.Log.Error)
 		}
 	}
@@ -47,15 +50,9 @@ func (a *Agent) recall() {
 		g.Restore(state, now)
 		a.gates[name] = g
 	}
-	a.court.mu.Lock()
-	a.court.unasked = map[string]bool{}
-	for name := range a.world.probes {
-		a.court.unasked[name] = true
-	}
-	a.court.mu.Unlock()
 }
 
-// remember writes the state every now and then, and at the end.
+// remember writes the state every now and then, soon after an alert fired or ended, and at the end.
 func (a *Agent) remember(ctx context.Context) {
 	dir := a.current.Load().config.Agent.StateDirectory
 	if dir == "" {
@@ -68,6 +65,11 @@ func (a *Agent) remember(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
+		case <-a.alerts.News():
+			select { // more may come
+			case <-ctx.Done():
+			case <-time.After(saveSoon):
+			}
 		}
 		err := a.save(dir)
 		if err != nil && !failing {

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/authvigil/authvigil/agent/alert"
 	"github.com/authvigil/authvigil/agent/diagnose"
 )
 
@@ -96,10 +97,13 @@ func (w *Web) frame(title, crumb, root string) frame {
 	return frame{Title: title, Crumb: crumb, Root: root, Version: w.Version, Icon: "good", Now: when(time.Now(), time.Now())}
 }
 
-// runbook serves the runbook of a cause.
+// runbook serves the runbook of a cause, or of an alert that is named by itself.
 func (w *Web) runbook(rw http.ResponseWriter, r *http.Request) {
 	cause := r.PathValue("cause")
 	text, ok := diagnose.Runbook(diagnose.Cause(cause))
+	if !ok {
+		text, ok = alert.Runbook(cause)
+	}
 	if !ok {
 		w.missing(rw, "There is no runbook "+cause+".", "The causes that there are: authvigil explain")
 		return

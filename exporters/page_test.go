@@ -109,7 +109,7 @@ func TestWeb_everyPathHasThePolicy(t *testing.T) {
 	w, get := web(t)
 	w.Status.Observe(event("a", refused()))
 	w.Status.Observe(event("b", nil))
-	for path, want := range map[string]int{"/": 200, "/probes/a": 200, "/probes/b": 200, "/runbooks/token_expired": 200, "/api/v1/probes": 200, "/api/v1/probes/a": 200, "/api/v1/findings": 200, "/api/v1/alerts": 200, "/api/v1/runways": 200, "/api/v1/clocks": 200,
+	for path, want := range map[string]int{"/": 200, "/probes/a": 200, "/probes/b": 200, "/runbooks/token_expired": 200, "/runbooks/AuthFailureSpike": 200, "/api/v1/probes": 200, "/api/v1/probes/a": 200, "/api/v1/findings": 200, "/api/v1/alerts": 200, "/api/v1/runways": 200, "/api/v1/clocks": 200,
 		"/metrics": 200, "/page.css": 200, "/refresh.js": 200, "/good.svg": 200, "/bad.svg": 200, "/-/healthy": 200, "/-/ready": 200,
 		"/probes/nobody": 404, "/runbooks/nothing": 404, "/runbooks/..%2f..%2fsecret": 404, "/nowhere": 404, "/-/reload": 404, "/page/index.html": 404, "/index.html": 404} {
 		code, body, policy := get(path, "127.0.0.1:10401")

@@ -72,10 +72,7 @@ func NewPrometheus(version, revision, goVersion string, health func() agent.Heal
 		counter("probe_panics_total", "Panics inside probes, which are defects of the program.", func(h agent.Health) int64 { return h.Panics }),
 		&distressCollector{health, prometheus.NewDesc(prefix+"distress", "1: authvigil itself suffers from what the label says; 0: it does not.", []string{"what"}, nil)},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: prefix + "probes", Help: "Probes that are configured."}, func() float64 { return float64(health().Probes) }))
-	p.own.MustRegister(&alertCollector{health: health,
-		alerts:     prometheus.NewDesc(prefix+"alerts", "Alerts that are pending or fire.", []string{"state"}, nil),
-		deliveries: prometheus.NewDesc(prefix+"sink_deliveries_total", "Alerts handed to a sink by outcome; failed ones are tried again.", []string{"sink", "outcome"}, nil),
-		queue:      prometheus.NewDesc(prefix+"sink_queue_length", "Alerts that wait for a sink.", []string{"sink"}, nil)})
+	p.own.MustRegister(newAlertCollector(health))
 	for name, m := range declared {
 		p.table.declare(prefix+name, m.help, m.counter)
 	}
@@ -458,30 +455,4 @@ func (p *Prometheus) writeText(out io.Writer) error {
 		}
 	}
 	return p.table.write(out)
-}
-
-// alertCollector shows how the dispatcher of alerts fares.
-type alertCollector struct {
-	health                    func() agent.Health
-	alerts, deliveries, queue *prometheus.Desc
-}
-
-// Describe implements prometheus.Collector.
-func (c *alertCollector) Describe(to chan<- *prometheus.Desc) {
-	to <- c.alerts
-	to <- c.deliveries
-	to <- c.queue
-}
-
-// Collect implements prometheus.Collector.
-func (c *alertCollector) Collect(to chan<- prometheus.Metric) {
-	s := c.health().Alerts
-	to <- prometheus.MustNewConstMetric(c.alerts, prometheus.GaugeValue, float64(s.Pending), "pending")
-	to <- prometheus.MustNewConstMetric(c.alerts, prometheus.GaugeValue, float64(s.Firing), "firing")
-	for _, sink := range s.Sinks {
-		to <- prometheus.MustNewConstMetric(c.deliveries, prometheus.CounterValue, float64(sink.Delivered), sink.Sink, "delivered")
-		to <- prometheus.MustNewConstMetric(c.deliveries, prometheus.CounterValue, float64(sink.Failed), sink.Sink, "failed")
-		to <- prometheus.MustNewConstMetric(c.deliveries, prometheus.CounterValue, float64(sink.Refused), sink.Sink, "refused")
-		to <- prometheus.MustNewConstMetric(c.queue, prometheus.GaugeValue, float64(sink.Queue), sink.Sink)
-	}
 }

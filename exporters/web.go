@@ -61,7 +61,7 @@ func (w *Web) Handler() http.Handler {
 		list := []alertRecord{}
 		if w.Alerts != nil {
 			for _, n := range w.Alerts() {
-				list = append(list, alertRecord{n.Name, n.Culprit, string(n.Severity), n.Labels, n.Summary, n.Details, moment(n.StartsAt)})
+				list = append(list, alertRecord{n.Name, n.Culprit, string(n.Severity), n.Labels, n.Summary, n.Details, n.Silenced, moment(n.StartsAt)})
 			}
 		}
 		writeJSON(rw, map[string]any{"schema_version": SchemaVersion, "alerts": list})
@@ -89,6 +89,7 @@ type alertRecord struct {
 	Labels   map[string]string `json:"labels,omitempty"`
 	Summary  string            `json:"summary"`
 	Details  map[string]string `json:"annotations"`
+	Silenced string            `json:"silenced,omitempty"` // why it does not begin
 	StartsAt *time.Time        `json:"starts_at,omitempty"`
 }
 

@@ -3,9 +3,6 @@ package alert
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -13,251 +10,307 @@ import (
 	"time"
 )
 
-const (
-	// resend is how often a firing alert is sent again: receivers keep alerts in memory only.
-	resend = time.Minute
-	// believe is how long a receiver should believe a firing alert that it does not hear of again.
-	believe = 4 * resend
-	// minFiring is how long an alert fires at least: one that ends before the receiver's group was flushed is never told.
-	minFiring = 5 * time.Minute
-	// tail is how long a resolution is sent again.
-	tail = 15 * time.Minute
-	// drain is how long the last words may take at the end.
-	drain = 5 * time.Second
-	// sendTimeout bounds one delivery.
-	sendTimeout = 10 * time.Second
-	// batchSize is how many alerts one delivery carries at most.
-	batchSize = 64
-	// maxAlerts bounds how many alerts are kept; beyond it new ones are counted and dropped.
-	maxAlerts = 10_000
-)
+// maxAlerts bounds how many alerts are kept; beyond it new ones are counted and dropped.
+const maxAlerts = 10_000
 
-// A Dispatcher keeps the lifecycle of alerts and sends them. Update may be called by anybody at any time; Run blocks until
-// its context ends.
-type Dispatcher struct {
-	log *slog.Logger
+// silenceLook is how often it is looked whether a silence is over.
+const silenceLook = 5 * time.Second
 
-	mu      sync.Mutex // owns what follows
-	open    map[string]*lifecycle
-	workers []*worker
-	dropped int
-	wake    chan struct{} // of size 1: something changed
+// idleShare is how much longer the dispatcher rests than it takes for one round.
+const idleShare = 20
+
+// Rules are what an operator may set.
+type Rules struct {
+	MinFiring time.Duration                          // how long an alert fires at least
+	Resend    time.Duration                          // how often receivers that forget are told again; they believe it four times as long
+	Silence   func(a *Alert, probes []string) string // why an alert of these probes does not begin now; empty: it may. It must not block
 }
 
-// A lifecycle is an alert with its moments.
-type lifecycle struct {
-	Alert    Alert     `json:"alert"`
-	Since    time.Time `json:"since"`              // active since
-	Fired    time.Time `json:"fired,omitzero"`     // zero: pending
-	Ended    time.Time `json:"ended,omitzero"`     // zero: not resolved
-	Quiet    bool      `json:"quiet,omitempty"`    // no longer active, and kept firing for minFiring
-	Restored bool      `json:"restored,omitempty"` // from before a restart, and not heard of since
-	sent     time.Time
-	changed  bool
+// DefaultRules hold where the operator sets nothing.
+var DefaultRules = Rules{MinFiring: 5 * time.Minute, Resend: time.Minute}
+
+// A Dispatcher keeps the lifecycle of alerts and sends them. Tell and its kin may be called by anybody at any time; Run
+// blocks until its context ends.
+type Dispatcher struct {
+	log  *slog.Logger
+	wake chan struct{} // of size 1: something is to be done
+	news chan struct{} // of size 1: an alert fired or ended
+
+	mu      sync.Mutex // owns what follows
+	rules   Rules
+	open    map[string]*lifecycle
+	behind  map[string]set // keys of the alerts that each probe stands behind
+	senders []*sender
+	dropped int
 }
 
 // NewDispatcher makes a dispatcher without sinks.
 func NewDispatcher(log *slog.Logger) *Dispatcher {
-	return &Dispatcher{log: log, open: map[string]*lifecycle{}, wake: make(chan struct{}, 1)}
+	return &Dispatcher{log: log, rules: DefaultRules, open: map[string]*lifecycle{}, behind: map[string]set{}, wake: make(chan struct{}, 1), news: make(chan struct{}, 1)}
 }
 
-// key is the identity of an alert.
-func (a *Alert) key() string {
-	k := a.Name + "\x00" + a.Culprit + "\x00" + string(a.Severity)
-	for _, name := range slices.Sorted(maps.Keys(a.Labels)) {
-		k += "\x00" + name + "=" + a.Labels[name]
-	}
-	return k
-}
-
-// Update tells what is so now. It never blocks on a sink.
-func (d *Dispatcher) Update(alerts ...Alert) {
-	if len(alerts) == 0 {
-		return
-	}
-	d.mu.Lock()
-	for _, a := range alerts {
-		d.update(a)
-	}
-	d.mu.Unlock()
-	d.nudge()
-}
-
-func (d *Dispatcher) nudge() {
+func nudge(c chan struct{}) {
 	select {
-	case d.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
 
-func (d *Dispatcher) update(a Alert) {
-	key := a.key()
-	l := d.open[key]
-	switch {
-	case l == nil && !a.Active:
-	case l == nil || (!l.Ended.IsZero() && a.Active):
-		if len(d.open) >= maxAlerts && l == nil {
-			d.dropped++
-			return
-		}
-		d.open[key] = &lifecycle{Alert: a, Since: a.At}
-	case a.Active:
-		if l.Alert.Summary != a.Summary || !maps.Equal(l.Alert.Details, a.Details) {
-			l.changed = l.Alert.Details["cause"] != a.Details["cause"] // a sharper cause is told at once, the rest with the next resend
-		}
-		l.Alert, l.Quiet, l.Restored = a, false, false
-	case l.Fired.IsZero():
-		delete(d.open, key)
-	case l.Ended.IsZero():
-		l.Quiet, l.Restored = true, false
-	}
-}
+// News wakes whoever keeps the state: an alert fired or ended.
+func (d *Dispatcher) News() <-chan struct{} { return d.news }
 
-// Settle tells that everything was looked at once since the start: alerts from before it that nobody confirmed are over.
-func (d *Dispatcher) Settle() {
+// SetRules replaces the rules.
+func (d *Dispatcher) SetRules(r Rules) {
 	d.mu.Lock()
-	for _, l := range d.open {
-		if l.Restored {
-			l.Restored, l.Quiet = false, true
-		}
-	}
+	d.rules = r
 	d.mu.Unlock()
-	d.nudge()
+	nudge(d.wake)
 }
 
-// SetSinks replaces the sinks; each gets the newest state of all that fires. It takes effect while Run runs.
-func (d *Dispatcher) SetSinks(sinks map[string][]Sink) {
+// Tell says what a probe stands behind now, and nothing else any more: an alert is over when nobody stands behind it. It
+// never waits for a sink. A probe that could not look does not tell.
+func (d *Dispatcher) Tell(probe string, now time.Time, alerts ...Alert) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, w := range d.workers {
-		w.stop()
+	left := d.behind[probe]
+	if len(left) == 0 && len(alerts) == 0 {
+		return
 	}
-	d.workers = nil
-	for _, name := range slices.Sorted(maps.Keys(sinks)) {
-		for _, s := range sinks[name] {
-			d.workers = append(d.workers, newWorker(name, s, d.log))
+	keys := set{}
+	for _, a := range alerts {
+		if key := a.key(); d.add(key, a, probe) {
+			keys[key] = true
 		}
 	}
-	for _, l := range d.open {
-		l.sent = time.Time{}
+	for key := range left {
+		if l := d.open[key]; l != nil && !keys[key] && l.leave(probe, now) {
+			delete(d.open, key)
+		}
 	}
-	d.nudge()
+	if d.behind[probe] = keys; len(keys) == 0 {
+		delete(d.behind, probe)
+	}
+	nudge(d.wake)
+}
+
+// Add says what a probe stands behind besides what it told before, which it could not look at.
+func (d *Dispatcher) Add(probe string, alerts ...Alert) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, a := range alerts {
+		if key := a.key(); d.add(key, a, probe) {
+			if d.behind[probe] == nil {
+				d.behind[probe] = set{}
+			}
+			d.behind[probe][key] = true
+			nudge(d.wake)
+		}
+	}
+}
+
+// add puts a probe behind an alert; the mutex is held.
+func (d *Dispatcher) add(key string, a Alert, probe string) bool {
+	l := d.open[key]
+	if l != nil && l.Ended.IsZero() {
+		l.see(a, probe)
+		return true
+	}
+	if l == nil && len(d.open) >= maxAlerts {
+		d.dropped++
+		return false
+	}
+	since := a.At
+	if !a.Onset.IsZero() && a.Onset.Before(since) {
+		since = a.Onset
+	}
+	if l != nil && since.Before(l.Ended) {
+		since = l.Ended // it began again after it had ended
+	}
+	d.open[key] = &lifecycle{Alert: a, Since: since, Seen: a.At, Behind: set{probe: true}}
+	return true
+}
+
+// SetSinks replaces the sinks; a receiver that is there already goes on with its queue, and a new one gets the newest state
+// of all that fires. It takes effect while Run runs.
+func (d *Dispatcher) SetSinks(sinks map[string][]*Receiver) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	before := map[*Receiver]*sender{}
+	for _, s := range d.senders {
+		before[s.Receiver] = s
+	}
+	d.senders = nil
+	for _, name := range slices.Sorted(maps.Keys(sinks)) {
+		for _, r := range sinks[name] {
+			s := before[r]
+			if delete(before, r); s == nil {
+				s = newSender(name, r, d)
+				for _, l := range d.open {
+					l.sent = time.Time{}
+				}
+			}
+			d.senders = append(d.senders, s)
+		}
+	}
+	for _, s := range before {
+		s.stop()
+	}
+	for _, l := range d.open { // a sink of the same name that comes later is told anew
+		maps.DeleteFunc(l.Told, func(name string, _ told) bool { return sinks[name] == nil })
+	}
+	nudge(d.wake)
 }
 
 // Run keeps the lifecycles and sends until ctx ends; then what waits is sent for a short while. Alerts that fire are not
 // resolved at the end, because a restart would page twice.
 func (d *Dispatcher) Run(ctx context.Context) error {
 	var group sync.WaitGroup
-	started := map[*worker]bool{}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		d.mu.Lock()
-		for _, w := range d.workers {
-			if !started[w] {
-				started[w] = true
-				group.Go(func() { w.run(ctx) })
+		for _, s := range d.senders {
+			if !s.started {
+				s.started = true
+				group.Go(func() { s.run(ctx) })
 			}
 		}
-		next := d.advance(time.Now())
+		began := time.Now()
+		next := d.advance(began)
 		d.mu.Unlock()
+		if ctx.Err() != nil {
+			group.Wait()
+			return nil
+		}
+		timer.Reset(time.Since(began) * idleShare) // ten thousand alerts that flap must not take a whole processor
+		select {
+		case <-ctx.Done():
+			continue
+		case <-timer.C:
+		}
 		timer.Reset(next)
 		select {
 		case <-ctx.Done():
-			d.mu.Lock()
-			d.advance(time.Now())
-			d.mu.Unlock()
-			group.Wait()
-			return nil
 		case <-d.wake:
 		case <-timer.C:
 		}
 	}
 }
 
-// advance moves all lifecycles to now, hands what is due to the workers, and says when to look again.
+// advance moves all lifecycles to now, hands what is due to the senders, and says when to look again.
 func (d *Dispatcher) advance(now time.Time) time.Duration {
-	next := resend
+	next := d.rules.Resend
 	soon := func(at time.Time) { next = min(next, max(at.Sub(now), 10*time.Millisecond)) }
-	var notices []Notice
+	roots := d.roots()
 	for _, key := range slices.Sorted(maps.Keys(d.open)) {
 		l := d.open[key]
 		switch {
 		case l.Fired.IsZero():
-			if due := l.Since.Add(l.Alert.Hold); now.Before(due) {
+			l.silence(d.silencedBy(l, roots), now)
+			if l.Silenced != "" {
+				soon(now.Add(silenceLook))
+				continue
+			}
+			if due := l.due(); now.Before(due) {
 				soon(due)
 				continue
 			}
 			l.Fired = now
-		case l.Quiet && l.Ended.IsZero():
-			if due := l.Fired.Add(minFiring); now.Before(due) {
-				soon(due)
+			nudge(d.news)
+		case !l.Ended.IsZero():
+			if age := now.Sub(l.Ended); age > undelivered || age > tail && !l.sent.IsZero() && !d.waits(key) {
+				delete(d.open, key)
+				continue
+			}
+		case !l.Quiet.IsZero():
+			if end := l.end(d.rules.MinFiring); now.Before(end) {
+				soon(end)
 			} else {
 				l.Ended, l.sent = now, time.Time{}
+				nudge(d.news)
 			}
-		case !l.Ended.IsZero() && now.Sub(l.Ended) > tail:
-			delete(d.open, key)
-			continue
 		}
-		if due := l.sent.Add(resend); !l.sent.IsZero() && now.Before(due) && !l.changed {
+		if due := l.nextSend(d.rules.Resend); now.Before(due) {
 			soon(due)
 			continue
 		}
 		l.sent, l.changed = now, false
-		soon(now.Add(resend))
-		n := Notice{Alert: l.Alert, StartsAt: l.Fired, EndsAt: now.Add(believe)}
-		if !l.Ended.IsZero() {
-			n.Resolved, n.EndsAt = true, l.Ended
-		}
-		notices = append(notices, n)
-	}
-	for _, w := range d.workers {
-		w.queue(notices)
+		soon(now.Add(d.rules.Resend))
+		d.hand(key, l, now)
 	}
 	return next
 }
 
-// Stats are what a dispatcher shows of itself.
-type Stats struct {
-	Pending, Firing int
-	Dropped         int
-	Sinks           []SinkStats
+// nextSend is when an alert is due to be sent.
+func (l *lifecycle) nextSend(resend time.Duration) time.Time {
+	switch {
+	case l.sent.IsZero():
+		return time.Time{}
+	case l.changed:
+		return l.sent.Add(min(sharpen, resend))
+	default:
+		return l.sent.Add(resend)
+	}
 }
 
-// SinkStats are the deliveries of a sink, or of one of its instances.
-type SinkStats struct {
-	Sink                       string
-	Delivered, Failed, Refused int
-	Queue                      int
+// hand gives an alert to the senders of those who want to be told of it now.
+func (d *Dispatcher) hand(key string, l *lifecycle, now time.Time) {
+	n := l.notice(now, 4*d.rules.Resend)
+	for _, s := range d.senders {
+		if t, ok := l.Told[s.sink]; s.News && ok && t.Resolved == n.Resolved && (n.Resolved || s.Repeat == 0 || now.Sub(t.At) < s.Repeat) {
+			continue
+		}
+		s.queue(key, n)
+	}
 }
 
-// Stats gives a copy.
-func (d *Dispatcher) Stats() Stats {
+// took notes what a sink that remembers was told.
+func (d *Dispatcher) took(s *sender, batch map[string]Notice) {
+	if !s.News {
+		return
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := Stats{Dropped: d.dropped}
+	for key, n := range batch {
+		l := d.open[key]
+		if l == nil || !l.Fired.Equal(n.StartsAt) {
+			continue
+		}
+		if l.Told == nil {
+			l.Told = map[string]told{}
+		}
+		l.Told[s.sink] = told{time.Now(), n.Resolved}
+	}
+	nudge(d.news)
+}
+
+// waits says whether a sender still has an alert to deliver.
+func (d *Dispatcher) waits(key string) bool {
+	return slices.ContainsFunc(d.senders, func(s *sender) bool { return s.has(key) })
+}
+
+// roots are the culprits that others follow from.
+func (d *Dispatcher) roots() map[string]bool {
+	roots := map[string]bool{}
 	for _, l := range d.open {
-		switch {
-		case l.Fired.IsZero():
-			s.Pending++
-		case l.Ended.IsZero():
-			s.Firing++
+		if l.Alert.Root && l.Quiet.IsZero() {
+			roots[l.Alert.Culprit] = true
 		}
 	}
-	by := map[string]*SinkStats{}
-	for _, w := range d.workers {
-		w.mu.Lock()
-		if by[w.name] == nil {
-			by[w.name] = &SinkStats{Sink: w.name}
+	return roots
+}
+
+// silencedBy says why an alert does not begin. One that was told of goes on: a receiver would take silence for the end.
+func (d *Dispatcher) silencedBy(l *lifecycle, roots map[string]bool) string {
+	for _, root := range l.Alert.Follows {
+		if roots[root] && root != l.Alert.Culprit {
+			return "follows from " + root
 		}
-		b := by[w.name]
-		b.Delivered, b.Failed, b.Refused, b.Queue = b.Delivered+w.delivered, b.Failed+w.failed, b.Refused+w.refused, b.Queue+len(w.waiting)
-		w.mu.Unlock()
 	}
-	for _, name := range slices.Sorted(maps.Keys(by)) {
-		s.Sinks = append(s.Sinks, *by[name])
+	if d.rules.Silence == nil {
+		return ""
 	}
-	return s
+	return d.rules.Silence(&l.Alert, slices.Collect(maps.Keys(l.Behind)))
 }
 
 // Open lists what is pending or fires, in order of name and culprit.
@@ -266,181 +319,9 @@ func (d *Dispatcher) Open() (list []Notice) {
 	defer d.mu.Unlock()
 	for _, l := range d.open {
 		if l.Ended.IsZero() {
-			list = append(list, Notice{Alert: l.Alert, StartsAt: l.Fired})
+			list = append(list, l.notice(time.Now(), 0))
 		}
 	}
 	slices.SortFunc(list, func(a, b Notice) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Culprit, b.Culprit)) })
 	return list
-}
-
-// stateVersion is that of what Snapshot writes.
-const stateVersion = 1
-
-type snapshot struct {
-	Version int          `json:"version"`
-	Alerts  []*lifecycle `json:"alerts"`
-}
-
-// Snapshot gives what must outlive a restart: what fires, or was resolved lately.
-func (d *Dispatcher) Snapshot() ([]byte, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	s := snapshot{Version: stateVersion}
-	for _, key := range slices.Sorted(maps.Keys(d.open)) {
-		if l := d.open[key]; !l.Fired.IsZero() {
-			s.Alerts = append(s.Alerts, l)
-		}
-	}
-	return json.Marshal(s)
-}
-
-// Restore takes over a snapshot. What fired goes on firing until it is confirmed or Settle says that it is over.
-func (d *Dispatcher) Restore(state []byte) error {
-	var s snapshot
-	if err := json.Unmarshal(state, &s); err != nil {
-		return fmt.Errorf("state of the alerts: %w", err)
-	}
-	if s.Version != stateVersion {
-		return fmt.Errorf("state of the alerts: version %d is not %d", s.Version, stateVersion)
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, l := range s.Alerts {
-		if l == nil || l.Fired.IsZero() || len(d.open) >= maxAlerts {
-			continue
-		}
-		l.Restored = l.Ended.IsZero() && !l.Quiet
-		d.open[l.Alert.key()] = l
-	}
-	return nil
-}
-
-// A worker sends to one sink, or to one instance of it. Its queue holds the newest state of each alert only, so that after
-// an outage of the receiver no old states are told.
-type worker struct {
-	name string
-	sink Sink
-	log  *slog.Logger
-	wake chan struct{}
-	gone chan struct{}
-	once sync.Once
-
-	mu                         sync.Mutex // owns what follows
-	waiting                    map[string]Notice
-	delivered, failed, refused int
-	trouble                    string // last error that was logged
-}
-
-func newWorker(name string, s Sink, log *slog.Logger) *worker {
-	return &worker{name: name, sink: s, log: log, wake: make(chan struct{}, 1), gone: make(chan struct{}), waiting: map[string]Notice{}}
-}
-
-func (w *worker) stop() { w.once.Do(func() { close(w.gone) }) }
-
-func (w *worker) queue(notices []Notice) {
-	if len(notices) == 0 {
-		return
-	}
-	w.mu.Lock()
-	for _, n := range notices {
-		w.waiting[n.key()] = n
-	}
-	w.mu.Unlock()
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
-}
-
-// run sends until ctx ends, and then what waits, for a short while.
-func (w *worker) run(ctx context.Context) {
-	pause := time.Second
-	for {
-		select {
-		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
-			defer cancel()
-			for w.send(last) == nil && w.pending() {
-			}
-			return
-		case <-w.gone:
-			return
-		case <-w.wake:
-		}
-		for w.pending() {
-			if w.send(ctx) == nil {
-				pause = time.Second
-				continue
-			}
-			timer := time.NewTimer(pause)
-			select {
-			case <-ctx.Done():
-			case <-w.gone:
-			case <-timer.C:
-			}
-			timer.Stop()
-			pause = min(2*pause, resend/2)
-			if ctx.Err() != nil {
-				break
-			}
-			select {
-			case <-w.gone:
-				return
-			default:
-			}
-		}
-	}
-}
-
-func (w *worker) pending() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.waiting) > 0
-}
-
-// send delivers one batch. What could not be delivered waits again, unless a newer state came in the meantime.
-func (w *worker) send(ctx context.Context) error {
-	w.mu.Lock()
-	keys := slices.Sorted(maps.Keys(w.waiting))
-	keys = keys[:min(len(keys), batchSize)]
-	batch := make([]Notice, len(keys))
-	for i, key := range keys {
-		batch[i] = w.waiting[key]
-		delete(w.waiting, key)
-	}
-	w.mu.Unlock()
-	if len(batch) == 0 {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
-	err := w.sink.Send(ctx, batch)
-	cancel()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	switch {
-	case err == nil:
-		w.delivered += len(batch)
-		if w.trouble != "" {
-			w.log.Info("sink delivers again", "sink", w.name)
-			w.trouble = ""
-		}
-		return nil
-	case errors.Is(err, ErrPermanent):
-		w.refused += len(batch)
-	default:
-		w.failed += len(batch)
-		for i, key := range keys {
-			if _, newer := w.waiting[key]; !newer {
-				w.waiting[key] = batch[i]
-			}
-		}
-	}
-	if text := err.Error(); text != w.trouble {
-		w.trouble = text
-		w.log.Warn("sink does not deliver", "sink", w.name, "error", text, "alerts", len(batch))
-	}
-	if errors.Is(err, ErrPermanent) {
-		return nil
-	}
-	return err
 }

@@ -6,13 +6,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/authvigil/authvigil/agent"
+	"github.com/authvigil/authvigil/agent/alert"
 	"github.com/authvigil/authvigil/agent/diagnose"
 	"github.com/authvigil/authvigil/exporters"
 )
 
 func explainCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "explain [CAUSE]", Short: "Show the runbook of a cause, or list the causes", Args: cobra.MaximumNArgs(1),
+		Use: "explain [CAUSE]", Short: "Show the runbook of a cause or of an alert, or list the causes", Args: cobra.MaximumNArgs(1),
 		Example: "  authvigil explain token_expired",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := a.checkOutput(); err != nil {
@@ -20,6 +21,9 @@ func explainCommand(a *app) *cobra.Command {
 			}
 			if len(args) == 1 {
 				text, ok := diagnose.Runbook(diagnose.Cause(args[0]))
+				if !ok {
+					text, ok = alert.Runbook(args[0])
+				}
 				if !ok {
 					return exit{exitUsage, fmt.Errorf("there is no cause %q; %s", args[0], agent.DidYouMean(args[0], causeNames()))}
 				}

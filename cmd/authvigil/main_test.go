@@ -98,6 +98,7 @@ func TestCommands_exitCodesAndWords(t *testing.T) {
 		{"diagnose --evidence - --output ndjson", "{\"id\":\"a\",\"response\":7}\nnot json\n", 1, []string{`"id":"a"`, `"id":"2"`}, []string{"line 1: response:", "line 2: is not a JSON object"}},
 		{"explain", "", 0, []string{"token_expired", "the token is past its end"}, nil},
 		{"explain token_expired", "", 0, []string{"## Fix"}, nil},
+		{"explain AuthFailureSpike", "", 0, []string{"clients that had success before"}, nil},
 		{"explain token_expird", "", 2, nil, []string{`did you mean "token_expired"?`}},
 		{"inspect token -", "eyJhbGciOiJFUzI1NiJ9.eyJleHAiOjE3MDAwMDAwMDB9.c2ln", 1, []string{"ended", "ES256"}, nil},
 		{"inspect token -", "opaque-text", 0, []string{"opaque"}, nil},

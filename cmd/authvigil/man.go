@@ -59,7 +59,7 @@ takes a good file over and leaves everything as it is on a bad one.
 A variable AUTHVIGIL__DEFAULTS__EVERY overrides the key every of [defaults].
 `)
 	root := agent.Schema()["properties"].(map[string]any)
-	for _, name := range []string{"agent", "defaults"} {
+	for _, name := range []string{"agent", "defaults", "alerts"} {
 		fmt.Fprintf(&b, ".SH [%s]\n", name)
 		keys(&b, root[name].(map[string]any)["properties"].(map[string]any))
 	}
@@ -71,6 +71,8 @@ A variable AUTHVIGIL__DEFAULTS__EVERY overrides the key every of [defaults].
 			keys(&b, properties)
 		}
 	}
+	b.WriteString(".SH [maintenance.NAME]\n")
+	keys(&b, root["maintenance"].(map[string]any)["additionalProperties"].(map[string]any)["properties"].(map[string]any))
 	b.WriteString(".SH SEE ALSO\n.BR authvigil (1),\n.BR systemd.exec (5)\n")
 	return b.Bytes()
 }

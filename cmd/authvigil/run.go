@@ -314,11 +314,17 @@ func (d *service) note(notes ...string) {
 // show puts all notes on the page, and the first into the status that systemctl shows.
 func (d *service) show() {
 	all := slices.Clone(d.notes)
-	for _, distress := range d.agent.Health().Distress {
+	health := d.agent.Health()
+	for _, distress := range health.Distress {
 		all = append(all, distress.Text)
 	}
+	for _, m := range health.Maintenance {
+		if m.Active {
+			all = append(all, strings.TrimRight("Maintenance "+m.Name+" until "+m.Until.Format("15:04 MST on 2 January")+": alerts of its probes do not begin. "+m.Comment, " "))
+		}
+	}
 	d.status.SetNotes(all)
-	line := fmt.Sprintf("watching with %d probes", d.agent.Health().Probes)
+	line := fmt.Sprintf("watching with %d probes", health.Probes)
 	if len(all) > 0 {
 		line += "; " + all[0]
 	}
