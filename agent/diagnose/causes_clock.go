@@ -34,10 +34,10 @@ var clockRows = []row{
 		return !f.signed && certLess(f) && f.status != 404 && f.all.any(negative|of(cExpired, cNotYet, cLifetime)) && (bearer(f) || f.atIssuer) && f.says("clock", "skew", "timeframe", "server time", "clock skew", "clocks", "time drift")
 	}},
 	{cause: ClockSkew, weight: 88, when: func(f *facts) bool {
-		return !f.signed && certLess(f) && f.says("time skew", "clock skew", "clock drift", "clocks are", "clock is", "system time", "out of sync") && !f.all.any(of(cAudience, cIssuer))
+		return !f.signed && certLess(f) && f.tells("time skew", "clock skew", "clock drift", "clocks are", "clock is", "system time", "out of sync") && !f.all.any(of(cAudience, cIssuer))
 	}},
-	{cause: ClockSkew, weight: 88, when: func(f *facts) bool {
-		return !f.signed && certLess(f) && (f.says("issued in the future", "issued at", "iat", "in the future", "used too early") && f.all.any(of(cNotYet)) && !f.all.any(of(cAudience, cIssuer)) && !f.says("nbf"))
+	{cause: ClockSkew, weight: 88, all: of(cNotYet), not: of(cMissing, cMalformed), words: []string{"issued in the future", "issued at", "iat", "in the future", "from the future", "used too early", "used before issued", "before issued", "later than now", "is after the current"}, when: func(f *facts) bool {
+		return !f.signed && certLess(f) && !f.all.any(of(cAudience, cIssuer)) && !f.says("nbf")
 	}},
 	{cause: ClockSkew, weight: 84, when: func(f *facts) bool { return f.ahead > 0 && f.ahead < time.Hour && f.refused() }},
 	{cause: ClockSkew, weight: 82, when: func(f *facts) bool {

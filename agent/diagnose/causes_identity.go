@@ -57,6 +57,12 @@ var protocolRows = []row{
 	{cause: ServerError, weight: 78, when: func(f *facts) bool {
 		return f.words.fields["stale"] == "true" && f.status == 401 && f.scheme == "digest"
 	}},
+	// beyond the standards: IIS 440 Login Time-out, ArcGIS 498 invalid token and 499 token required, Laravel 419 page expired
+	{cause: TokenExpired, weight: 62, when: func(f *facts) bool { return f.status == 440 || f.status == 498 }},
+	{cause: MissingCredentials, weight: 62, when: func(f *facts) bool { return f.status == 499 }},
+	{cause: BlockedByGateway, weight: 88, when: func(f *facts) bool {
+		return f.status == 419 && !f.all.any(of(cToken, cSession)) || f.says("page expired")
+	}},
 	// RFC 6585 section 6
 	{cause: LoginPage, weight: 92, when: func(f *facts) bool { return f.status == 511 }},
 	// RFC 6750 section 3.1
@@ -117,7 +123,7 @@ var identityRows = []row{
 		return f.status == 400 && f.says("more than one", "multiple", "both", "body and headers", "headers and body", "header and body", "body and header", "two ways", "several ways")
 	}},
 	{cause: WrongAuthScheme, weight: 80, when: func(f *facts) bool {
-		return f.scheme == "basic" && f.all.any(of(cUnsupported)) && f.all.any(of(cPassword, cBasic))
+		return f.scheme == "basic" && f.all.any(of(cUnsupported)) && f.all.any(of(cPassword, cBasic)) && !f.says("not accepted")
 	}},
 	{cause: WrongAuthScheme, weight: 79, all: of(cHeader, cMalformed), when: func(f *facts) bool { return f.scheme == "api_key" }},
 	{cause: WrongAuthScheme, weight: 81, all: of(cBearer, cMalformed), when: func(f *facts) bool { return f.scheme == "bearer" && f.status == 400 }},
@@ -151,8 +157,8 @@ var identityRows = []row{
 	{cause: ClientCredentialsInvalid, weight: 88, all: of(cNonce), any: of(cUsed), when: issuer},
 	{cause: ClientSecretExpired, weight: 91, all: of(cSecret, cExpired), when: noTLS},
 
-	{cause: ClientDisabled, weight: 85, all: of(cDisabled), any: of(cUser, cClient, cSubscription, cKey, cCredential), not: of(cGrant, cResource, cIP), when: noTLS},
-	{cause: ClientDisabled, weight: 74, all: of(cDisabled), not: of(cGrant, cToken, cScope, cIP, cUsed), when: func(f *facts) bool { return noTLS(f) && f.refused() }},
+	{cause: ClientDisabled, weight: 85, all: of(cDisabled), any: of(cUser, cClient, cSubscription, cKey, cCredential), not: of(cGrant, cResource, cIP, cPassword), when: noTLS},
+	{cause: ClientDisabled, weight: 74, all: of(cDisabled), not: of(cGrant, cToken, cScope, cIP, cUsed, cPassword), when: func(f *facts) bool { return noTLS(f) && f.refused() }},
 	{cause: ClientDisabled, weight: 80, all: of(cSubscription), any: of(cExpired, cMissing, cInvalid, cDenied), when: func(f *facts) bool { return noTLS(f) && (!f.all.any(of(cKey)) || f.all.any(of(cExpired))) }},
 	{cause: ClientDisabled, weight: 60, when: func(f *facts) bool { return f.status == 402 }},
 	{cause: ClientDisabled, weight: 88, all: of(cUser), words: []string{"blocked", "banned", "barred"}, not: of(cIP, cRequest, cTooMany, cLocked), when: noTLS},

@@ -24,6 +24,8 @@ var signedRows = []row{
 		return f.says("recv window", "request time too skewed", "timestamp out of bounds", "timestamp is too", "request has expired", "request expired", "request timestamp")
 	}},
 	{cause: APIKeyInvalid, weight: 84, all: of(cKey), any: of(cInvalid, cNotFound), not: of(cSignature), when: func(f *facts) bool { return f.signed }},
+	{cause: APIKeyInvalid, weight: 82, all: of(cClient), any: of(cInvalid, cNotFound), not: of(cSignature, cTime, cPermission), when: func(f *facts) bool { return f.signed }},
+	{cause: RequestTimestampSkew, weight: 72, all: of(cNonce), not: of(cMissing, cSignature), when: func(f *facts) bool { return f.signed && f.refused() }}, // a nonce that does not grow, or comes twice, is a clock or a retry
 	{cause: RequestSignatureInvalid, weight: 62, all: of(cNonce), any: negative | of(cUsed), when: func(f *facts) bool { return noTLS(f) }},
 }
 
@@ -58,6 +60,9 @@ var tlsRows = []row{
 	{cause: TLSClientCertRejected, weight: 92, when: func(f *facts) bool {
 		return f.alert("bad certificate", "expired certificate", "unknown certificate", "unknown certificate authority", "certificate expired", "certificate unknown", "certificate revoked", "unsupported certificate", "access denied", "unknown ca", "revoked certificate") && (f.scheme == "mtls" || f.transportSays("remote error", "alert"))
 	}},
+	{cause: TLSClientCertRequired, weight: 86, when: func(f *facts) bool { return f.scheme == "mtls" && f.alert("handshake failure") }},
+	{cause: TLSClientCertRequired, weight: 68, when: func(f *facts) bool { return !f.live() && f.alert("handshake failure") }},                                           // one of the two, and the other has no remedy but a newer server
+	{cause: TLSClientCertRejected, weight: 84, words: []string{"private key file", "pem client certificate", "client certificate file", "client key"}, when: fromClient}, // cannot be read by the client itself
 	{cause: TLSClientCertRequired, weight: 89, all: of(cClientCert), any: of(cMissing, cNotFound), not: of(cInvalid, cExpired), when: notRemoteCert},
 	{cause: TLSClientCertRequired, weight: 88, any: of(cClientCert), not: of(cInvalid, cExpired), when: func(f *facts) bool { return f.says("no required ssl certificate was sent") || f.status == 496 }},
 	{cause: TLSClientCertRejected, weight: 87, all: of(cClientCert), any: of(cInvalid, cExpired, cRevoked, cDenied, cMismatch, cUntrusted), when: notRemoteCert},
@@ -123,14 +128,15 @@ var networkRows = []row{
 	{cause: Timeout, weight: 92, when: symptom(evidence.SymptomTimeout)},
 	{cause: NetworkUnreachable, weight: 92, when: symptom(evidence.SymptomRefused, evidence.SymptomUnreachable, evidence.SymptomClosed)},
 	{cause: ProxyAuthRequired, weight: 95, when: func(f *facts) bool {
-		return f.status == 407 || f.transportSays("407", "proxy authentication required", "proxy authorization required")
+		return f.status == 407 || f.transportSays("407", "proxy authentication required", "proxy authorization required", "proxy auth")
 	}},
+	{cause: BlockedByGateway, weight: 84, any: of(cProxy), words: []string{"403", "forbidden", "denied", "451"}, when: fromClient},
 	{cause: LogUnreadable, weight: 97, when: func(f *facts) bool { return symptom(evidence.SymptomSource)(f) && f.c.Sighting.Kind != "certificate" }},
 	{cause: TLSFileUnreadable, weight: 97, when: func(f *facts) bool { return symptom(evidence.SymptomSource)(f) && f.c.Sighting.Kind == "certificate" }},
 	{cause: RefreshTokenUncertain, weight: 97, when: symptom(evidence.SymptomIndeterminate)},
 	{cause: LocalResources, weight: 97, when: symptom(evidence.SymptomLocalResources, evidence.SymptomPanic)},
-	{cause: DNSFailure, weight: 92, any: of(cNoHost), when: fromClient},
-	{cause: Timeout, weight: 88, any: of(cTimeout), not: of(cRefusedConn), when: func(f *facts) bool { return f.fromClient() && !f.all.any(of(cNoHost)) }},
+	{cause: DNSFailure, weight: 92, any: of(cNoHost), not: of(cHostname), when: func(f *facts) bool { return f.fromClient() && !f.all.any(of(cHostname)) }},
+	{cause: Timeout, weight: 88, any: of(cTimeout), when: func(f *facts) bool { return f.fromClient() && !f.all.any(of(cNoHost)) }},
 	{cause: NetworkUnreachable, weight: 87, any: of(cRefusedConn, cReset), when: func(f *facts) bool { return f.fromClient() && !f.all.any(of(cNoHost)) }},
 	{cause: LoginPage, weight: 84, when: func(f *facts) bool {
 		return f.transportSays("invalid character looking for beginning of value", "unexpected token in json", "unexpected token doctype", "unexpected token html", "is not valid json", "not valid json", "text html", "expecting value line 1 column 1", "expected json") && !f.tls
@@ -140,7 +146,10 @@ var networkRows = []row{
 	}},
 	{cause: ServerError, weight: 40, when: func(f *facts) bool { return f.fromClient() && f.transportSays("malformed http", "protocol error") }},
 	{cause: TLSWeak, weight: 84, when: func(f *facts) bool {
-		return f.transportSays("protocol version not supported", "unsupported protocol", "no cipher", "handshake failure", "protocol version", "unsupported protocol version")
+		return f.transportSays("protocol version not supported", "unsupported protocol", "no cipher", "handshake failure", "protocol version", "unsupported protocol version") && (f.live() || !f.transportSays("handshake failure"))
+	}},
+	{cause: TLSWeak, weight: 64, when: func(f *facts) bool {
+		return f.transportSays("handshake failure")
 	}},
 }
 
@@ -212,7 +221,7 @@ var serverRows = []row{
 		return f.status == 404 && f.scheme == "none" && f.says("project not found", "repository not found", "not found") && !f.words.html && f.c.Sighting.Fault != nil
 	}},
 	{cause: EndpointNotFound, weight: 82, when: func(f *facts) bool {
-		return f.says("could not find resource for full path", "no handler", "unknown path", "unknown method", "no route matched", "no route", "missing authentication token") && !bearerless(f) || f.status == 404 && f.says("cannot get", "cannot post", "no such page", "path not found", "page not found", "route not found")
+		return f.says("could not find resource for full path", "no handler", "unknown path", "unknown method", "no route matched", "no route", "missing authentication token") && !bearerless(f) || f.tells("invalid endpoint", "unknown endpoint", "endpoint not found", "no such endpoint", "endpoint does not exist", "no such route", "route not found", "no matching route", "no such method", "invalid path", "invalid url", "unknown api", "no such api", "api not found", "unknown action", "unknown route", "unknown url", "unrecognized request url") || f.status == 404 && f.says("cannot get", "cannot post", "no such page", "path not found", "page not found", "route not found")
 	}},
 	{cause: IDPUnavailable, weight: 84, all: of(cProvider), any: of(cUnavailable, cTimeout, cRefusedConn, cNotFound), when: func(f *facts) bool { return noTLS(f) && f.status != 404 && !f.fromClient() }},
 	{cause: IDPUnavailable, weight: 84, all: of(cUnavailable), any: of(cKid, cKey), when: func(f *facts) bool { return noTLS(f) && bearer(f) }},

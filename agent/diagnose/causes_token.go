@@ -13,7 +13,7 @@ func doubtful(f *facts) bool {
 				n++
 			}
 		}
-		if n >= 2 && cl.set.has(of(cInvalid, cMissing)) && holdsWords(cl.text, "or") && cl.set.any(of(cCredential, cHeader, cToken, cKey)) {
+		if n >= 2 && cl.set.any(of(cInvalid, cMissing)) && !cl.set.has(of(cInvalid, cMalformed)) && holdsWords(cl.text, "or") && cl.set.any(of(cCredential, cHeader, cToken, cKey)) {
 			return true
 		}
 		if n >= 2 && cl.set.has(of(cExpired)) && (cl.set.any(of(cInvalid, cRevoked))) && (holdsWords(cl.text, "or") || n >= 3) && !cl.set.any(of(cRefresh, cCode)) {
@@ -34,8 +34,8 @@ func certLess(f *facts) bool { return !f.tls && !f.all.any(of(cClientCert)) }
 
 // tokenRows: what is wrong with a token.
 var tokenRows = []row{
-	{cause: TokenExpired, weight: 84, all: of(cExpired), any: of(cToken, cSession, cKey, cCredential), not: of(cRefresh, cCode, cSecret, cCert, cSubscription, cPassword, cNotYet, cTime), when: func(f *facts) bool { return sure(f) && noTLS(f) && !f.signed }},
-	{cause: TokenExpired, weight: 86, all: of(cExpired, cToken), not: of(cRefresh, cCode, cSecret, cSubscription, cPassword, cMalformed), when: func(f *facts) bool { return sure(f) && certLess(f) && !f.skewed() }},
+	{cause: TokenExpired, weight: 84, all: of(cExpired), any: of(cToken, cSession, cKey, cCredential), not: of(cRefresh, cCode, cSecret, cCert, cSubscription, cPassword, cNotYet, cTime, cMissing), when: func(f *facts) bool { return sure(f) && noTLS(f) && !f.signed }},
+	{cause: TokenExpired, weight: 86, all: of(cExpired, cToken), not: of(cRefresh, cCode, cSecret, cSubscription, cPassword, cMalformed, cMissing), when: func(f *facts) bool { return sure(f) && certLess(f) && !f.skewed() }},
 	{cause: TokenExpired, weight: 70, all: of(cExpired), not: of(cRefresh, cCode, cSecret, cCert, cSubscription, cPassword, cNotYet, cTime, cUser), when: func(f *facts) bool { return sure(f) && certLess(f) && api(f) && !f.signed }},
 	{cause: TokenExpired, weight: 88, when: func(f *facts) bool {
 		return f.expired && (bearer(f) || f.scheme == "") && f.refused() && api(f) && !f.all.any(of(cAudience, cIssuer, cAlgorithm, cScope)) && !f.skewed()
@@ -55,7 +55,7 @@ var tokenRows = []row{
 	{cause: TokenNotYetValid, weight: 78, when: func(f *facts) bool { return f.early > 5*time.Minute && f.refused() && !f.skewed() }},
 	{cause: TokenAudienceMismatch, weight: 88, all: of(cAudience), any: negative | of(cTooMany, cExpired), not: of(cCert), when: noTLS},
 	{cause: TokenAudienceMismatch, weight: 80, all: of(cToken), any: of(cMismatch), not: of(cUser, cRefresh, cCode, cSignature, cIssuer, cTime, cRegion, cScheme), when: func(f *facts) bool {
-		return f.says("not for this", "intended for", "not issued for", "not meant", "meant for", "not made for", "issued for", "not intended", "for another", "not for")
+		return f.says("not for this", "intended for", "not issued for", "not meant", "meant for", "not made for", "issued for", "not intended", "for another", "not for", "minted for", "different client")
 	}},
 	{cause: TokenAudienceMismatch, weight: 86, when: func(f *facts) bool { return f.says("invalid target", "intended for", "not intended for") }},
 	{cause: TokenAudienceMismatch, weight: 75, all: of(cResource, cNotFound), when: func(f *facts) bool { return issuer(f) && f.scheme == "client_credentials" && f.status != 404 }},
@@ -79,7 +79,7 @@ var tokenRows = []row{
 	{cause: TokenMalformed, weight: 83, all: of(cMissing), any: of(cIssuer, cExpired, cNotYet, cAlgorithm, cKid), not: of(cProvider, cCert, cHeader, cNotFound), when: func(f *facts) bool { return bearer(f) && noTLS(f) }},
 	{cause: TokenExpired, weight: 84, all: of(cLifetime, cTooMany), not: of(cRefresh, cCode), when: func(f *facts) bool { return bearer(f) && noTLS(f) && api(f) && !f.skewed() }},
 	{cause: TokenNotYetValid, weight: 86, any: of(cNotYet, cExpired, cInvalid), words: []string{"nbf"}, not: of(cMissing, cMalformed), when: func(f *facts) bool { return bearer(f) && !f.skewed() }},
-	{cause: TokenMalformed, weight: 85, all: of(cLifetime), not: of(cRefresh, cTime, cExpired, cTooMany, cMismatch), when: func(f *facts) bool { return !f.all.any(of(cExpired)) && bearer(f) && noTLS(f) && api(f) }},
+	{cause: TokenMalformed, weight: 85, all: of(cLifetime), not: of(cRefresh, cTime, cExpired, cTooMany, cMismatch), when: func(f *facts) bool { return !f.all.any(of(cExpired, cNotYet)) && bearer(f) && noTLS(f) && api(f) }},
 	{cause: TokenMalformed, weight: 88, when: func(f *facts) bool {
 		return f.says("token has no expiration", "no expiration", "claim is missing", "missing claim", "missing required claim", "claims are missing", "lacks claim", "required claim")
 	}},
@@ -87,6 +87,8 @@ var tokenRows = []row{
 	{cause: TokenMalformed, weight: 60, all: of(cHeader, cInvalid), not: of(cExpired), when: func(f *facts) bool { return bearer(f) && api(f) && f.status != 200 }},
 	{cause: TokenRevoked, weight: 76, all: of(cUser, cNotFound), not: of(cPermission, cResource), when: func(f *facts) bool { return bearer(f) && api(f) && noTLS(f) && (f.status == 401 || f.status == 403) }},
 	{cause: TokenRevoked, weight: 87, all: of(cRevoked), not: of(cClient, cCert, cSubscription), when: func(f *facts) bool { return noTLS(f) && sure(f) }},
+	{cause: TokenRevoked, weight: 84, all: of(cRevoked, cUser), not: of(cCert, cSubscription, cResource), when: func(f *facts) bool { return api(f) && noTLS(f) && sure(f) }}, // the user took it back from the client
+	{cause: TokenRevoked, weight: 80, all: of(cToken, cDisabled), not: of(cUser, cClient, cSubscription, cScope, cPermission, cResource, cMissing), when: func(f *facts) bool { return bearer(f) && api(f) && noTLS(f) && sure(f) }},
 	{cause: TokenRevoked, weight: 85, when: func(f *facts) bool { return f.hasCode("token revoked", "revoked token", "session revoked") }},
 	{cause: TokenMalformed, weight: 66, when: func(f *facts) bool { return f.token != nil && len(f.token.Problems) > 0 && f.refused() && api(f) }},
 	{cause: UnknownUnauthorized, weight: 71, prose: true, all: of(cToken, cInvalid), not: of(cExpired, cRevoked, cMalformed, cAudience, cIssuer, cSignature, cKey, cScope, cMissing), when: func(f *facts) bool { // it says that the token is bad, and no more

@@ -40,10 +40,12 @@ var documentedCodes = map[string]Cause{
 	// Slack: api.slack.com/methods, errors
 	"not authed": MissingCredentials, "invalid auth": APIKeyInvalid, "account inactive": ClientDisabled, "token revoked": TokenRevoked, "missing scope": InsufficientScope, "not allowed token type": WrongAuthScheme, "ratelimited": RateLimited, "ekm access denied": PermissionDenied, "org login required": IDPUnavailable, "two factor setup required": InteractionRequired,
 	// Apigee: cloud.google.com/apigee/docs/api-platform/reference/policies, fault codes
-	"keymanagement service invalid api call as no api product match found": PermissionDenied, "keymanagement service developer status not active": ClientDisabled, "keymanagement service access token expired": TokenExpired,
+	"keymanagement service invalid api call as no api product match found": PermissionDenied, "keymanagement service developer status not active": ClientDisabled, "keymanagement service access token expired": TokenExpired, "messaging adaptors http flow application not found": EndpointNotFound,
 	"keymanagement service invalid client app not approved": ClientDisabled, "oauth v2 insufficient scope": InsufficientScope, "steps jwt token expired": TokenExpired, "steps jwt token not yet valid": TokenNotYetValid, "steps jwt invalid claim": TokenMalformed,
 	// X.509 chain status of .NET, NSURLError of Apple, errors of Chromium: learn.microsoft.com X509ChainStatusFlags, developer.apple.com, net_error_list.h
 	"not time valid": TLSCertExpired, "partial chain": TLSUntrustedChain, "untrusted root": TLSUntrustedChain,
+	// Active Directory: learn.microsoft.com, LDAP bind errors, the number behind "AcceptSecurityContext error, data"
+	"ldap 525": BasicCredentialsInvalid, "ldap 52e": BasicCredentialsInvalid, "ldap 530": PermissionDenied, "ldap 531": PermissionDenied, "ldap 532": InteractionRequired, "ldap 533": ClientDisabled, "ldap 701": ClientDisabled, "ldap 773": InteractionRequired, "ldap 775": AccountLocked,
 	// Docker registry (OCI distribution spec, error codes)
 	"toomanyrequests": RateLimited, "denied": PermissionDenied,
 	// Discord, Binance-like exchanges, Tencent, Alibaba: named codes that are sentences in themselves
@@ -67,6 +69,10 @@ func (f *facts) documented() (found candidate) {
 		}
 	}
 	for _, cl := range f.words.clauses {
+		if _, data, ok := strings.Cut(cl.text, "accept security context error data "); ok {
+			code, _, _ := strings.Cut(data, " ")
+			take("ldap "+code, documentedWeight+1)
+		}
 		for word := range strings.SplitSeq(cl.text, " ") {
 			if numbered(word) {
 				take(word, documentedWeight+1)

@@ -25,11 +25,13 @@ type words struct {
 	status  int    // that the document or the gRPC status gives; 0: none
 	failed  bool   // a document with a status of success says that it is a failure
 	fields  map[string]string
+	coded   bool // a document holds a number that is no code of success
+	fault   bool // a SOAP fault, whose status is 500 whatever the matter (SOAP 1.1 section 6.2)
 }
 
 // add takes one field. Prose is split into sentences; a code is one clause.
 func (w *words) add(text string, code bool) {
-	text = strings.TrimSpace(text)
+	text = strings.TrimSpace(inEnglish(text))
 	if text == "" || len(w.clauses) >= maxClauses {
 		return
 	}
@@ -76,7 +78,7 @@ func (w *words) body(text, contentType string, status int) {
 	switch {
 	case w.binary:
 	case trimmed == "":
-	case trimmed[0] == '{' || trimmed[0] == '[' || trimmed[0] == '"':
+	case trimmed[0] == '{' || (trimmed[0] == '[' || trimmed[0] == '"') && json.Valid([]byte(trimmed)):
 		w.json(trimmed, status)
 	case trimmed[0] == '<' && !looksHTML(trimmed):
 		w.xml(trimmed)
@@ -222,6 +224,8 @@ func (w *words) value(name string, v any, depth, status int) {
 		}
 		if codeFields[name] && v.String() != "0" {
 			w.codes = append(w.codes, v.String())
+			n, err := v.Int64()
+			w.coded = w.coded || depth <= 1 && err == nil && n != 1 && n/100 != 2
 		}
 	}
 }

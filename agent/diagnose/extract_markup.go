@@ -24,6 +24,7 @@ func (w *words) xml(text string) {
 		switch t := t.(type) {
 		case xml.StartElement:
 			name = normal(t.Name.Local)
+			w.fault = w.fault || name == "fault" || name == "faultcode"
 			for _, a := range t.Attr { // <err code="100" msg="…"/>, <samlp:StatusCode Value="…"/>
 				w.attribute(name, normal(a.Name.Local), a.Value)
 			}

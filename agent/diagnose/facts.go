@@ -31,8 +31,7 @@ type facts struct {
 	ahead      time.Duration // until iat, where that lies in the future
 	skew       time.Duration // local minus true time
 	skewKnown  bool
-	history    set
-	historyRaw string
+	historyRaw string // in normal form
 }
 
 const noticeable = 20 * time.Second // of skew: below, it spoils no token but one without any leeway
@@ -62,7 +61,7 @@ func factsOf(c *Case) *facts {
 	default:
 		f.transport = normal(err)
 		f.words.add(err, false)
-		f.tls = strings.Contains(f.transport, "tls") || strings.Contains(f.transport, "x509") || strings.Contains(f.transport, "ssl") || strings.Contains(f.transport, "certificate") || strings.Contains(f.transport, "cert ")
+		f.tls = aboutTLS(f.transport)
 	}
 	for _, cl := range f.words.clauses {
 		f.all |= cl.set
@@ -74,8 +73,17 @@ func factsOf(c *Case) *facts {
 	for _, h := range s.History {
 		f.historyRaw += " | " + normal(h)
 	}
-	f.history = conceptsOf(f.historyRaw)
 	return f
+}
+
+// aboutTLS says whether a client speaks of TLS or of certificates.
+func aboutTLS(text string) bool {
+	for _, mark := range []string{"tls", "x509", "ssl", "certificate", "certpath", "schannel", "trust anchor", "sec e ", "sec error", "leaf signature", "issuer cert"} {
+		if strings.Contains(text, mark) {
+			return true
+		}
+	}
+	return holdsOne(text, []string{"cert", "certs", "altnames", "hostname doesn", "hostname"}) && !strings.Contains(text, "resolve") && !strings.Contains(text, "could not be found")
 }
 
 // plainlyLost says whether the connection failed in a way that the client has a word for.
@@ -133,8 +141,18 @@ func (f *facts) readAnswer() {
 		kind = v[0]
 	}
 	f.words.body(f.x.Body, kind, f.status)
-	if f.status/100 == 2 && f.words.status != 0 && f.words.failed { // an answer that only looks good
+	var all set
+	for _, cl := range f.words.clauses {
+		all |= cl.set
+	}
+	wrong := negative | of(cExpired, cNotYet, cRevoked, cLocked, cDisabled, cTooMany)
+	switch {
+	case f.status/100 == 2 && f.words.status != 0 && f.words.failed: // an answer that only looks good
 		f.status = f.words.status
+	case f.status/100 == 2 && f.words.coded && all.any(wrong):
+		f.words.failed = true
+	case f.status == 500 && f.words.fault && all.any(wrong) && all.any(of(cToken, cCredential, cPassword, cUser, cKey, cSignature, cSession, cLogin)):
+		f.status = 401
 	}
 }
 
@@ -168,7 +186,7 @@ func (f *facts) readToken() {
 // refused says whether the answer is a refusal of whoever asks, as against any other failure.
 func (f *facts) refused() bool {
 	local := f.transport != "" && f.status == 0 && f.all.any(of(cToken)) && !f.tls // a check of the token before anything was sent
-	return f.status == 401 || f.status == 403 || (f.status == 400 && f.atIssuer) || (f.status/100 == 2 && f.words.failed) || local
+	return f.status == 401 || f.status == 403 || f.status == 498 || f.status == 440 || (f.status == 400 && f.atIssuer) || (f.status/100 == 2 && f.words.failed) || local
 }
 
 // clauseWith finds a clause that speaks of what the row asks for; one that says what happened rather than one that gives advice.
@@ -201,6 +219,16 @@ func (f *facts) says(phrases ...string) bool {
 			if holdsWords(cl.text, p) {
 				return true
 			}
+		}
+	}
+	return false
+}
+
+// tells looks for words in what the server said of what happened, and not in its advice.
+func (f *facts) tells(phrases ...string) bool {
+	for _, cl := range f.words.clauses {
+		if !cl.hint && holdsOne(cl.text, phrases) {
+			return true
 		}
 	}
 	return false
@@ -245,10 +273,13 @@ func (f *facts) because() (lines []string) {
 	}
 	if f.x != nil {
 		switch {
-		case f.status != 0 && f.x.URL != "":
-			add("%s %s answered %d", f.x.Method, f.x.URL, f.status)
-		case f.status != 0:
-			add("the answer has status %d", f.status)
+		case f.x.Status != 0 && f.x.URL != "":
+			add("%s %s answered %d", f.x.Method, f.x.URL, f.x.Status)
+		case f.x.Status != 0:
+			add("the answer has status %d", f.x.Status)
+		}
+		if f.status != f.x.Status && f.status != 0 {
+			add("what it says stands for status %d", f.status)
 		}
 		for _, v := range f.x.Header["Www-Authenticate"] {
 			add("WWW-Authenticate: %s", v)

@@ -19,7 +19,7 @@ var denied = func() map[string]set {
 		cDisabled:    "enabled active activated",
 		cMissing:     "provided supplied present sent specified given set included include includes contain contains received attached passed detected supply provide specify signed logged authenticated",
 		cUnsupported: "supported accepted compatible supports accept",
-		cMismatch:    "match matched matching matches equal equals correspond same belong issued meant intended made",
+		cMismatch:    "match matched matching matches equal equals correspond same belong issued meant intended made minted",
 		cMalformed:   "parse parsed decode decoded decrypt decrypted formed formatted deserialize decodable parseable read readable",
 		cUntrusted:   "trusted trust",
 		cUnavailable: "available reachable reach retrieve retrieved fetch fetched load loaded contact contacted",
@@ -36,7 +36,7 @@ var stems = []struct {
 	beginning string
 	set       set
 }{
-	{"expir", of(cExpired)}, {"revok", of(cRevoked)}, {"revoc", of(cRevoked)}, {"malform", of(cMalformed)}, {"unpars", of(cMalformed)}, {"undecod", of(cMalformed)}, {"corrupt", of(cMalformed)},
+	{"expir", of(cExpired)}, {"caduc", of(cExpired)}, {"invalid", of(cInvalid)}, {"revok", of(cRevoked)}, {"revoc", of(cRevoked)}, {"malform", of(cMalformed)}, {"unpars", of(cMalformed)}, {"undecod", of(cMalformed)}, {"corrupt", of(cMalformed)},
 	{"unauthor", of(cDenied)}, {"forbid", of(cDenied)}, {"suspend", of(cDisabled)}, {"disabl", of(cDisabled)}, {"deactiv", of(cDisabled)}, {"throttl", of(cRate)},
 	{"unavailab", of(cUnavailable)}, {"unreachab", of(cUnavailable)}, {"unrecogni", of(cInvalid)}, {"unverif", of(cInvalid)}, {"mismatch", of(cMismatch)}, {"unsupport", of(cUnsupported)},
 	{"credential", of(cCredential)}, {"permission", of(cPermission)}, {"privileg", of(cPermission)}, {"audienc", of(cAudience)}, {"signatur", of(cSignature)}, {"certif", of(cCert)},

@@ -12,9 +12,15 @@ import (
 	"github.com/authvigil/authvigil/probes/evidence"
 )
 
-// TestPhrases asks for the sense of the ways in which servers put it, as a sentence, in JSON, and in a challenge or an OAuth error.
+// TestPhrases asks for the sense of the ways in which servers, libraries and client stacks put it: as a sentence, in JSON, and in an OAuth error.
 func TestPhrases(t *testing.T) {
-	file, err := os.Open("testdata/phrases.txt")
+	for _, name := range []string{"phrases", "stacks"} {
+		t.Run(name, func(t *testing.T) { askPhrases(t, "testdata/"+name+".txt") })
+	}
+}
+
+func askPhrases(t *testing.T, path string) {
+	file, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,8 +51,15 @@ func TestPhrases(t *testing.T) {
 			}
 			continue
 		}
-		for _, body := range []string{line, `{"error":{"message":` + strconv.Quote(line) + `}}`, `{"success":false,"error_description":` + strconv.Quote(line) + `}`} {
+		bodies := []string{line, `{"error":{"message":` + strconv.Quote(line) + `}}`, `{"success":false,"error_description":` + strconv.Quote(line) + `}`}
+		if status == 0 {
+			bodies = bodies[:1]
+		}
+		for _, body := range bodies {
 			x := evidence.Exchange{Stage: stage, Scheme: scheme, Status: status, Body: body}
+			if status == 0 {
+				x.Body, x.Fault = "", &evidence.Fault{Stage: stage, Symptom: evidence.SymptomUnknown, Err: errors.New(line)}
+			}
 			f := Explain(Case{Now: noon, Sighting: Sighting{Scheme: scheme, Report: evidence.Report{Exchanges: []evidence.Exchange{x}}, Fault: &evidence.Fault{Stage: stage, Symptom: evidence.SymptomUnknown, Err: errors.New("x")}}})[0]
 			n++
 			if !slices.Contains(want, f.Cause) {

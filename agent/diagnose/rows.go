@@ -14,11 +14,15 @@ type row struct {
 	words         []string // in normal form, of which the clause holds one; nil: whatever it holds
 	prose         bool     // a clause that is an error code does not count
 	all, any, not set      // concepts that one clause has, of which it has one, of which it has none
+	before        []string // in normal form, of which the history holds one
 	when          func(*facts) bool
 }
 
 // matches says whether the row holds, and which clause says so. Sets are compared before facts are looked at, which costs more.
 func (r *row) matches(f *facts) (cl clause, ok bool) {
+	if r.before != nil && (f.historyRaw == "" || !holdsOne(f.historyRaw, r.before)) {
+		return cl, false
+	}
 	if r.all|r.any != 0 || r.words != nil {
 		if cl, ok = f.clauseWith(r); !ok {
 			return cl, false
@@ -28,7 +32,7 @@ func (r *row) matches(f *facts) (cl clause, ok bool) {
 }
 
 // families are the rows by family; their order does not matter for the verdict.
-var families = [][]row{protocolRows, tokenRows, identityRows, signedRows, tlsRows, networkRows, serverRows, clockRows, worldRows, comparisonRows, credentialRows, issuerRows}
+var families = [][]row{protocolRows, tokenRows, identityRows, signedRows, tlsRows, networkRows, serverRows, clockRows, worldRows, comparisonRows, credentialRows, issuerRows, historyRows}
 
 // ordered are the rows of all families, weightiest first.
 var ordered = func() (list []*row) {
