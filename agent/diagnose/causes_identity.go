@@ -132,6 +132,7 @@ var identityRows = []row{
 	{cause: APIKeyInvalid, weight: 83, all: of(cKey), any: of(cInvalid, cNotFound, cMismatch), not: of(cKid, cSignature, cMissing, cTime, cAlgorithm, cSecret), when: noTLS},
 	{cause: APIKeyInvalid, weight: 76, all: of(cKey), any: of(cInvalid, cNotFound), when: func(f *facts) bool { return noTLS(f) && !f.signed && f.scheme == "api_key" }},
 	{cause: APIKeyInvalid, weight: 74, any: of(cInvalid, cNotFound), not: of(cPermission, cScope, cRegion, cCSRF, cIP, cMissing, cHeader), when: func(f *facts) bool { return f.scheme == "api_key" && f.refused() && sure(f) }},
+	{cause: APIKeyInvalid, weight: 75, all: of(cKey, cSecret), any: of(cInvalid, cNotFound, cMismatch), not: of(cMissing, cExpired), when: func(f *facts) bool { return api(f) && noTLS(f) }},
 	{cause: APIKeyInvalid, weight: 56, when: func(f *facts) bool { return f.scheme == "api_key" && f.status == 401 }},
 	{cause: APIKeyInvalid, weight: 80, when: func(f *facts) bool {
 		return f.says("invalid client token id", "invalid access key id", "security token included in the request is invalid", "unrecognized client", "acl not found")
@@ -151,7 +152,9 @@ var identityRows = []row{
 	{cause: ClientCredentialsInvalid, weight: 83, all: of(cSecret), any: of(cInvalid, cMismatch, cMissing), not: of(cExpired)},
 	{cause: ClientCredentialsInvalid, weight: 82, all: of(cClient), any: of(cInvalid, cNotFound, cMismatch), not: of(cGrant, cRedirect, cScope, cPermission, cResource, cUnsupported, cExpired, cTooMany), when: func(f *facts) bool { return issuer(f) && noTLS(f) }},
 	{cause: ClientCredentialsInvalid, weight: 80, all: of(cCredential), any: of(cInvalid), when: func(f *facts) bool { return f.scheme == "client_credentials" || f.atIssuer && f.scheme == "mtls" }},
-	{cause: ClientCredentialsInvalid, weight: 74, all: of(cClient), any: of(cInvalid, cNotFound, cMismatch), not: of(cPermission, cResource, cCert), when: func(f *facts) bool { return !f.signed && noTLS(f) && f.scheme != "mtls" }},
+	{cause: ClientCredentialsInvalid, weight: 74, all: of(cClient), any: of(cInvalid, cNotFound, cMismatch), not: of(cPermission, cResource, cCert), when: func(f *facts) bool {
+		return !f.signed && noTLS(f) && f.scheme != "mtls" && !(bearer(f) && api(f) && f.all.any(of(cToken)))
+	}},
 	{cause: ClientCredentialsInvalid, weight: 55, when: func(f *facts) bool { return f.scheme == "client_credentials" && f.status == 401 }},
 	{cause: ClientCredentialsInvalid, weight: 62, all: of(cPermission, cNotFound), when: issuer},
 	{cause: ClientCredentialsInvalid, weight: 88, all: of(cNonce), any: of(cUsed), when: issuer},
@@ -197,6 +200,7 @@ var identityRows = []row{
 		return api(f) && (f.status == 403 || f.status == 401) && len(f.missingScopes()) > 0
 	}},
 	{cause: PermissionDenied, weight: 74, all: of(cPermission), any: of(cDenied, cMissing, cInvalid), not: of(cScope, cIP, cGrant, cCredential, cHeader, cToken), when: func(f *facts) bool { return f.scheme != "none" && noTLS(f) && certLess(f) && !f.deniesWho() }},
+	{cause: PermissionDenied, weight: 73, all: of(cPermission, cDenied, cGrant), not: of(cScope, cIP, cCredential, cHeader), when: func(f *facts) bool { return api(f) && f.scheme != "none" && !f.deniesWho() }},
 	{cause: PermissionDenied, weight: 70, all: of(cPermission, cDenied), not: of(cScope, cIP, cGrant), when: func(f *facts) bool {
 		return f.scheme != "none" && noTLS(f) && (f.status == 403 || f.status == 401 || f.status == 400) && api(f) && !f.deniesWho()
 	}},

@@ -25,7 +25,7 @@ var signedRows = []row{
 	}},
 	{cause: APIKeyInvalid, weight: 84, all: of(cKey), any: of(cInvalid, cNotFound), not: of(cSignature), when: func(f *facts) bool { return f.signed }},
 	{cause: APIKeyInvalid, weight: 82, all: of(cClient), any: of(cInvalid, cNotFound), not: of(cSignature, cTime, cPermission), when: func(f *facts) bool { return f.signed }},
-	{cause: RequestTimestampSkew, weight: 72, all: of(cNonce), not: of(cMissing, cSignature), when: func(f *facts) bool { return f.signed && f.refused() }}, // a nonce that does not grow, or comes twice, is a clock or a retry
+	{cause: RequestTimestampSkew, weight: 72, all: of(cNonce), not: of(cMissing, cSignature), when: func(f *facts) bool { return f.signed && (f.status >= 400 || f.words.failed) }}, // a nonce that does not grow, or comes twice, is a clock or a retry
 	{cause: RequestSignatureInvalid, weight: 62, all: of(cNonce), any: negative | of(cUsed), when: func(f *facts) bool { return noTLS(f) }},
 }
 

@@ -77,7 +77,12 @@ var tokenRows = []row{
 		return noTLS(f) && bearer(f) && (f.refused() || f.status == 400 || f.status == 422)
 	}},
 	{cause: TokenMalformed, weight: 83, all: of(cMissing), any: of(cIssuer, cExpired, cNotYet, cAlgorithm, cKid), not: of(cProvider, cCert, cHeader, cNotFound), when: func(f *facts) bool { return bearer(f) && noTLS(f) }},
-	{cause: TokenExpired, weight: 84, all: of(cLifetime, cTooMany), not: of(cRefresh, cCode), when: func(f *facts) bool { return bearer(f) && noTLS(f) && api(f) && !f.skewed() }},
+	{cause: TokenExpired, weight: 84, all: of(cLifetime, cTooMany), not: of(cRefresh, cCode), when: func(f *facts) bool {
+		return bearer(f) && noTLS(f) && api(f) && !f.skewed() && (f.token == nil || f.expired)
+	}},
+	{cause: TokenMalformed, weight: 86, any: of(cLifetime, cTooMany), words: []string{"exp", "expiration", "lifetime"}, when: func(f *facts) bool {
+		return bearer(f) && f.token != nil && f.token.Expiry.After(f.c.Now) && f.says("maximum", "exceeds", "too long", "too far", "longer than")
+	}}, // it lasts longer than is allowed
 	{cause: TokenNotYetValid, weight: 86, any: of(cNotYet, cExpired, cInvalid), words: []string{"nbf"}, not: of(cMissing, cMalformed), when: func(f *facts) bool { return bearer(f) && !f.skewed() }},
 	{cause: TokenMalformed, weight: 85, all: of(cLifetime), not: of(cRefresh, cTime, cExpired, cTooMany, cMismatch), when: func(f *facts) bool { return !f.all.any(of(cExpired, cNotYet)) && bearer(f) && noTLS(f) && api(f) }},
 	{cause: TokenMalformed, weight: 88, when: func(f *facts) bool {
@@ -87,15 +92,16 @@ var tokenRows = []row{
 	{cause: TokenMalformed, weight: 60, all: of(cHeader, cInvalid), not: of(cExpired), when: func(f *facts) bool { return bearer(f) && api(f) && f.status != 200 }},
 	{cause: TokenRevoked, weight: 76, all: of(cUser, cNotFound), not: of(cPermission, cResource), when: func(f *facts) bool { return bearer(f) && api(f) && noTLS(f) && (f.status == 401 || f.status == 403) }},
 	{cause: TokenRevoked, weight: 87, all: of(cRevoked), not: of(cClient, cCert, cSubscription), when: func(f *facts) bool { return noTLS(f) && sure(f) }},
+	{cause: TokenExpired, weight: 87, all: of(cSession, cExpired), not: of(cMissing, cRefresh), words: []string{"or"}, when: api},                                             // "session expired or invalid": sessions end by themselves
 	{cause: TokenRevoked, weight: 84, all: of(cRevoked, cUser), not: of(cCert, cSubscription, cResource), when: func(f *facts) bool { return api(f) && noTLS(f) && sure(f) }}, // the user took it back from the client
 	{cause: TokenRevoked, weight: 80, all: of(cToken, cDisabled), not: of(cUser, cClient, cSubscription, cScope, cPermission, cResource, cMissing), when: func(f *facts) bool { return bearer(f) && api(f) && noTLS(f) && sure(f) }},
 	{cause: TokenRevoked, weight: 85, when: func(f *facts) bool { return f.hasCode("token revoked", "revoked token", "session revoked") }},
 	{cause: TokenMalformed, weight: 66, when: func(f *facts) bool { return f.token != nil && len(f.token.Problems) > 0 && f.refused() && api(f) }},
-	{cause: UnknownUnauthorized, weight: 71, prose: true, all: of(cToken, cInvalid), not: of(cExpired, cRevoked, cMalformed, cAudience, cIssuer, cSignature, cKey, cScope, cMissing), when: func(f *facts) bool { // it says that the token is bad, and no more
+	{cause: UnknownUnauthorized, weight: 71, prose: true, all: of(cToken, cInvalid), not: of(cHeader, cExpired, cRevoked, cMalformed, cAudience, cIssuer, cSignature, cKey, cScope, cMissing), when: func(f *facts) bool { // it says that the token is bad, and no more
 		return (bearer(f) || f.scheme == "session") && api(f) && noTLS(f) && (f.status == 401 || f.status >= 500) && !f.all.any(of(cExpired, cRevoked, cMalformed, cAudience, cIssuer, cSignature, cKid))
 	}},
 	{cause: TokenExpired, weight: 82, any: negative | of(cNotYet), words: []string{"exp"}, not: of(cMissing, cMalformed), when: func(f *facts) bool { return bearer(f) && api(f) && !f.skewed() }},
-	{cause: UnknownUnauthorized, weight: 63, all: of(cToken, cInvalid), not: of(cExpired, cRevoked, cMalformed, cAudience, cIssuer, cSignature, cKey), when: func(f *facts) bool { return bearer(f) && api(f) && noTLS(f) }},
+	{cause: UnknownUnauthorized, weight: 63, all: of(cToken, cInvalid), not: of(cHeader, cExpired, cRevoked, cMalformed, cAudience, cIssuer, cSignature, cKey), when: func(f *facts) bool { return bearer(f) && api(f) && noTLS(f) }},
 	{cause: TokenRevoked, weight: 74, when: func(f *facts) bool { return f.words.fields["active"] == "false" && !f.expired }},
 	{cause: TokenExpired, weight: 84, when: func(f *facts) bool { return f.words.fields["active"] == "false" && f.expired && !f.skewed() }},
 	{cause: UnknownUnauthorized, weight: 86, when: func(f *facts) bool {

@@ -9,7 +9,7 @@ var documentedCodes = map[string]Cause{
 	"aadsts7000215": ClientCredentialsInvalid, "aadsts7000222": ClientSecretExpired, "aadsts700016": ClientCredentialsInvalid, "aadsts90002": WrongEnvironment,
 	"aadsts700024": ClockSkew, "aadsts700027": ClientCredentialsInvalid, "aadsts70011": InvalidScope, "aadsts500011": InvalidScope, "aadsts50034": BasicCredentialsInvalid,
 	"aadsts50053": AccountLocked, "aadsts50055": InteractionRequired, "aadsts50056": BasicCredentialsInvalid, "aadsts50057": ClientDisabled, "aadsts50058": InteractionRequired,
-	"aadsts50074": InteractionRequired, "aadsts50076": InteractionRequired, "aadsts50079": InteractionRequired, "aadsts50105": PermissionDenied, "aadsts50126": BasicCredentialsInvalid,
+	"aadsts50074": InteractionRequired, "aadsts50076": InteractionRequired, "aadsts50079": InteractionRequired, "aadsts50105": PermissionDenied, "aadsts501051": PermissionDenied, "aadsts50126": BasicCredentialsInvalid,
 	"aadsts50173": InvalidGrantExpired, "aadsts53000": InteractionRequired, "aadsts53003": InteractionRequired, "aadsts65001": InteractionRequired, "aadsts70000": InvalidGrantExpired,
 	"aadsts700082": InvalidGrantExpired, "aadsts70008": InvalidGrantExpired, "aadsts7000112": ClientDisabled, "aadsts70043": InvalidGrantExpired, "aadsts70002": ClientCredentialsInvalid,
 	"aadsts50011": RedirectURIMismatch, "aadsts50020": WrongEnvironment, "aadsts50128": WrongEnvironment, "aadsts90014": ClientCredentialsInvalid, "aadsts9002313": TokenMalformed,

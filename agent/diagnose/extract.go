@@ -25,8 +25,9 @@ type words struct {
 	status  int    // that the document or the gRPC status gives; 0: none
 	failed  bool   // a document with a status of success says that it is a failure
 	fields  map[string]string
-	coded   bool // a document holds a number that is no code of success
-	fault   bool // a SOAP fault, whose status is 500 whatever the matter (SOAP 1.1 section 6.2)
+	rest    []string // sentences in fields that are not known
+	coded   bool     // a document holds a number that is no code of success
+	fault   bool     // a SOAP fault, whose status is 500 whatever the matter (SOAP 1.1 section 6.2)
 }
 
 // add takes one field. Prose is split into sentences; a code is one clause.
@@ -87,6 +88,9 @@ func (w *words) body(text, contentType string, status int) {
 	case strings.HasPrefix(trimmed, "error=") || strings.Contains(contentType, "form-urlencoded"):
 		w.query(trimmed)
 	default:
+		for _, mark := range []string{"err", "fail", "nok", "ko "} { // a plain word for how it went, whatever the status
+			w.failed = w.failed || len(trimmed) >= len(mark) && strings.EqualFold(trimmed[:len(mark)], mark)
+		}
 		w.add(html.UnescapeString(trimmed), len(trimmed) < 64 && !strings.Contains(trimmed, " "))
 	}
 }
@@ -141,6 +145,11 @@ func (w *words) json(text string, status int) {
 		return
 	}
 	w.value("", v, 0, status)
+	if len(w.clauses) == 0 { // no field that is known speaks: whatever is a sentence does
+		for _, text := range w.rest {
+			w.add(text, false)
+		}
+	}
 }
 
 func (w *words) value(name string, v any, depth, status int) {
@@ -217,6 +226,9 @@ func (w *words) value(name string, v any, depth, status int) {
 			case "exp", "nbf", "iss", "aud", "alg", "scope", "signature":
 				w.add(name+" "+v, false)
 			}
+		}
+		if strings.Count(v, " ") >= 2 && !skipFields[name] && len(w.rest) < 8 {
+			w.rest = append(w.rest, html.UnescapeString(v))
 		}
 	case json.Number:
 		if name == "error codes" { // Microsoft Entra: the numbers of AADSTS codes

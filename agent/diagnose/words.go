@@ -17,6 +17,9 @@ type clause struct {
 	hint bool // it says what to do, not what happened
 }
 
+// eastern is where scripts begin that are written without spaces.
+const eastern = 0x2e80
+
 // names are words that have a capital letter within.
 var names = strings.NewReplacer("OAuth", "Oauth", "OpenID", "Openid", "DPoP", "Dpop", "IdP", "Idp")
 
@@ -47,6 +50,9 @@ func normal(text string) string {
 			}
 			put(unicode.ToLower(r))
 		case unicode.IsLetter(r) || unicode.IsDigit(r):
+			if (r >= eastern) != (before >= eastern) {
+				gap(' ')
+			}
 			put(r)
 		case strings.ContainsRune(".;!?\n|", r) && (i+1 == len(text) || !isWord(text[i+1])):
 			gap(' ')
