@@ -34,8 +34,8 @@ bench: ## benchmarks with their ratios
 	packaging/bench-logs.sh
 	$(GO) test -tags integration -run "^$$" -bench . -benchtime 1x -timeout 20m ./cmd/authvigil/integration
 
-eval: ## verdicts on recorded failures
-	$(GO) test ./agent/diagnose -run TestEval -v
+eval: ## verdicts on recorded failures; writes docs/evaluation.md
+	$(GO) test ./agent/diagnose -run "TestEval" -count=1 -v -update
 
 fuzz: ## every fuzz target for a minute
 	packaging/fuzz.sh 60s

@@ -39,6 +39,7 @@ var clockRows = []row{
 	{cause: ClockSkew, weight: 88, all: of(cNotYet), not: of(cMissing, cMalformed), words: []string{"issued in the future", "issued at", "iat", "in the future", "from the future", "used too early", "used before issued", "before issued", "later than now", "is after the current"}, when: func(f *facts) bool {
 		return !f.signed && certLess(f) && !f.all.any(of(cAudience, cIssuer)) && !f.says("nbf")
 	}},
+	{cause: ClockSkew, weight: 91, when: func(f *facts) bool { return f.offByTheClock() }},
 	{cause: ClockSkew, weight: 84, when: func(f *facts) bool { return f.ahead > 0 && f.ahead < time.Hour && f.refused() }},
 	{cause: ClockSkew, weight: 82, when: func(f *facts) bool {
 		return f.atIssuer && f.scheme == "jwt_bearer" && f.says("reasonable timeframe", "too far in the future")
@@ -47,6 +48,16 @@ var clockRows = []row{
 		return f.scheme == "jwt_bearer" && f.says("too far in the future", "must be a numeric value representing the future time", "must be an integer representing the time")
 	}},
 	{cause: TokenNotYetValid, weight: 60, when: func(f *facts) bool { return f.early > 0 && f.refused() }},
+}
+
+// offByTheClock says whether the token is untimely by no more than our own clock is wrong, however little that is.
+func (f *facts) offByTheClock() bool {
+	const slack = 1500 * time.Millisecond // claims are whole seconds
+	if !f.skewKnown || f.skew.Abs() < slack || f.signed || !f.refused() {
+		return false
+	}
+	early := max(f.early, f.ahead)
+	return early > 0 && early <= f.skew.Abs()+slack || f.expired && f.expiredFor <= f.skew.Abs()+slack
 }
 
 // clockExplains says whether a certificate that looks expired or not yet valid does so only by the local clock: ok when it

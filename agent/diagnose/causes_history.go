@@ -13,8 +13,8 @@ var spent = []string{"expired", "expires", "ran out", "run out", "has ended", "o
 
 // historyRows: what was seen before or beside.
 var historyRows = []row{
-	{cause: ClockSkew, weight: 89, before: []string{"clock", "clocks", "system time", "ntp", "time zone", "timezone", "wsl", "wsl2", "laptop sleeps", "time was wrong", "time was off", "time is wrong", "date was wrong", "minutes ahead", "minutes behind", "seconds ahead", "seconds behind", "seconds fast", "seconds slow", "hours off", "minutes off", "hour ahead", "hour behind", "time drift", "out of sync"}, when: func(f *facts) bool {
-		return !f.signed && !f.clockCleared() && (vague(f) || f.refused() && f.all.any(of(cExpired, cNotYet, cTime)) || f.tls && f.all.any(of(cExpired, cNotYet)))
+	{cause: ClockSkew, weight: 89, before: []string{"clock", "clocks", "system time", "ntp", "time zone", "timezone", "wsl", "wsl2", "laptop sleeps", "time was wrong", "time was off", "time is wrong", "date was wrong", "date of the phone", "date of the machine", "date of the device", "date was set", "wrong date", "time was set", "minutes ahead", "minutes behind", "seconds ahead", "seconds behind", "seconds fast", "seconds slow", "hours off", "minutes off", "hour ahead", "hour behind", "time drift", "out of sync"}, when: func(f *facts) bool {
+		return !f.signed && !f.clockCleared() && (vague(f) || f.refused() && f.all.any(of(cExpired, cNotYet, cTime)) || f.tls && !f.all.any(of(cHostname)))
 	}},
 	{cause: RequestTimestampSkew, weight: 88, before: []string{"clock", "clocks", "system time", "ntp", "time zone", "timezone", "minutes ahead", "minutes behind", "seconds ahead", "seconds behind", "seconds fast", "seconds slow", "hours off", "minutes off", "time drift", "out of sync"}, when: func(f *facts) bool {
 		return f.signed && !f.clockCleared() && vague(f)

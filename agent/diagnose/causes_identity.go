@@ -105,7 +105,11 @@ var identityRows = []row{
 	}},
 	{cause: MissingCredentials, weight: 80, all: of(cNotFound), any: of(cHeader), when: certLess},
 	{cause: MissingCredentials, weight: 73, all: of(cMissing), any: of(cRefresh, cCode, cPassword, cSecret), not: of(cExpired, cInvalid, cClient), when: issuer},
-	{cause: MissingCredentials, weight: 74, all: of(cNotFound), any: of(cToken), not: of(cUser, cRefresh, cCode, cClient), when: func(f *facts) bool { return unsent(f) }},
+	{cause: MissingCredentials, weight: 74, all: of(cNotFound), any: of(cToken), not: of(cUser, cRefresh, cCode, cClient), when: func(f *facts) bool { return unsent(f) && f.status != 404 }},
+	{cause: MissingCredentials, weight: 76, all: of(cMissing), any: of(cSecret, cKey), not: of(cExpired, cPermission, cScope), when: func(f *facts) bool { return api(f) && certLess(f) && !f.signed && !f.saysInvalid() }},
+	{cause: MissingCredentials, weight: 68, when: func(f *facts) bool {
+		return f.status == 403 && f.tells("requires authentication", "require authentication", "authentication is required", "authentication required", "must be authenticated")
+	}},
 	{cause: MissingCredentials, weight: 75, all: of(cNotFound), words: []string{"jwt"}, not: of(cKid, cUser, cSignature), when: api}, // a token that carries everything is not looked up
 	{cause: MissingCredentials, weight: 66, when: func(f *facts) bool {
 		return f.status == 401 && f.bare && (f.scheme == "bearer" && f.offered == "bearer") && !f.expired && !f.all.any(negative|of(cExpired, cRevoked))
@@ -149,11 +153,12 @@ var identityRows = []row{
 		return (f.scheme == "basic" || f.scheme == "digest") && (f.status == 401 || issuer(f) && (f.status == 400 || f.words.failed)) && f.all.any(of(cUser, cCredential, cLogin, cPassword))
 	}},
 
-	{cause: ClientCredentialsInvalid, weight: 83, all: of(cSecret), any: of(cInvalid, cMismatch, cMissing), not: of(cExpired)},
+	{cause: ClientCredentialsInvalid, weight: 83, all: of(cSecret), any: of(cInvalid, cMismatch), not: of(cExpired)},
+	{cause: ClientCredentialsInvalid, weight: 83, all: of(cSecret, cMissing), not: of(cExpired), when: issuer},
 	{cause: ClientCredentialsInvalid, weight: 82, all: of(cClient), any: of(cInvalid, cNotFound, cMismatch), not: of(cGrant, cRedirect, cScope, cPermission, cResource, cUnsupported, cExpired, cTooMany), when: func(f *facts) bool { return issuer(f) && noTLS(f) }},
 	{cause: ClientCredentialsInvalid, weight: 80, all: of(cCredential), any: of(cInvalid), when: func(f *facts) bool { return f.scheme == "client_credentials" || f.atIssuer && f.scheme == "mtls" }},
 	{cause: ClientCredentialsInvalid, weight: 74, all: of(cClient), any: of(cInvalid, cNotFound, cMismatch), not: of(cPermission, cResource, cCert), when: func(f *facts) bool {
-		return !f.signed && noTLS(f) && f.scheme != "mtls" && !(bearer(f) && api(f) && f.all.any(of(cToken)))
+		return !f.signed && noTLS(f) && f.scheme != "mtls" && !(bearer(f) && api(f) && f.all.any(of(cToken)) && !f.all.any(of(cMismatch)))
 	}},
 	{cause: ClientCredentialsInvalid, weight: 55, when: func(f *facts) bool { return f.scheme == "client_credentials" && f.status == 401 }},
 	{cause: ClientCredentialsInvalid, weight: 62, all: of(cPermission, cNotFound), when: issuer},
@@ -195,6 +200,7 @@ var identityRows = []row{
 
 	{cause: InvalidScope, weight: 86, all: of(cScope), any: negative | of(cTooMany), when: func(f *facts) bool { return issuer(f) }},
 	{cause: InsufficientScope, weight: 86, all: of(cScope), any: negative, when: func(f *facts) bool { return api(f) }},
+	{cause: InsufficientScope, weight: 82, all: of(cMissing, cResource), words: []string{"claim", "claims", "claim s"}, when: func(f *facts) bool { return api(f) && bearer(f) }}, // a claim that the operation needs is a right
 	{cause: InsufficientScope, weight: 72, all: of(cToken, cPermission), any: of(cMissing, cDenied), words: []string{"permission", "permissions", "privilege", "privileges", "capability"}, when: func(f *facts) bool { return api(f) && bearer(f) }},
 	{cause: InsufficientScope, weight: 76, when: func(f *facts) bool {
 		return api(f) && (f.status == 403 || f.status == 401) && len(f.missingScopes()) > 0

@@ -224,6 +224,7 @@ var serverRows = []row{
 		return f.says("could not find resource for full path", "no handler", "unknown path", "unknown method", "no route matched", "no route", "missing authentication token") && !bearerless(f) || f.tells("invalid endpoint", "unknown endpoint", "endpoint not found", "no such endpoint", "endpoint does not exist", "no such route", "route not found", "no matching route", "no such method", "invalid path", "invalid url", "unknown api", "no such api", "api not found", "unknown action", "unknown route", "unknown url", "unrecognized request url") || f.status == 404 && f.says("cannot get", "cannot post", "no such page", "path not found", "page not found", "route not found")
 	}},
 	{cause: IDPUnavailable, weight: 84, all: of(cProvider), any: of(cUnavailable, cTimeout, cRefusedConn, cNotFound), when: func(f *facts) bool { return noTLS(f) && f.status != 404 && !f.fromClient() }},
+	{cause: IDPUnavailable, weight: 89, all: of(cUnavailable, cIssuer), not: of(cCert), when: func(f *facts) bool { return noTLS(f) && (bearer(f) || f.atIssuer) && !f.fromClient() }},
 	{cause: IDPUnavailable, weight: 84, all: of(cUnavailable), any: of(cKid, cKey), when: func(f *facts) bool { return noTLS(f) && bearer(f) }},
 	{cause: IDPUnavailable, weight: 90, any: of(cTimeout, cRefusedConn, cNoHost, cReset, cUnavailable), when: func(f *facts) bool { // it cannot fetch the keys to check with
 		return f.status >= 500 && !f.atIssuer && f.says("fetching keys", "get keys", "fetch keys", "jwks", "key set", "openid configuration", "discovery", "well known", "introspection", "introspect", "public keys")
@@ -238,6 +239,9 @@ var serverRows = []row{
 	{cause: ServerError, weight: 58, when: func(f *facts) bool {
 		return f.status >= 400 && f.status != 401 && f.status != 403 && f.says("something went wrong", "unexpected error", "internal error", "internal server error", "unhandled", "exception", "failed dependency")
 	}},
+	// a gateway waited in vain (RFC 9110 section 15.6.5; Cloudflare 522, 524), found the door shut (521, 523), or knew no name (530)
+	{cause: Timeout, weight: 76, when: status(504, 522, 524, 408)},
+	{cause: NetworkUnreachable, weight: 76, when: status(521, 523)},
 	{cause: ServerError, weight: 68, when: func(f *facts) bool { return f.status >= 500 && !f.atIssuer }},
 	{cause: IDPUnavailable, weight: 74, when: func(f *facts) bool {
 		return f.status == 500 && bearer(f) && !f.atIssuer && len(f.words.clauses) <= 2 && f.token != nil && !f.expired
@@ -256,6 +260,11 @@ var serverRows = []row{
 		return f.fault != nil && f.fault.Symptom == evidence.SymptomBadAnswer && (f.fault.Code == "body" || f.fault.Code == "gzip")
 	}},
 	{cause: UnknownUnauthorized, weight: 10},
+}
+
+// status says whether an API answered one of these.
+func status(list ...int) func(*facts) bool {
+	return func(f *facts) bool { return api(f) && slices.Contains(list, f.status) }
 }
 
 func bearerless(f *facts) bool { return f.scheme == "none" && !f.says("missing authentication token") }

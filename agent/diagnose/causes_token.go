@@ -13,7 +13,7 @@ func doubtful(f *facts) bool {
 				n++
 			}
 		}
-		if n >= 2 && cl.set.any(of(cInvalid, cMissing)) && !cl.set.has(of(cInvalid, cMalformed)) && holdsWords(cl.text, "or") && cl.set.any(of(cCredential, cHeader, cToken, cKey)) {
+		if n >= 2 && cl.set.any(of(cInvalid, cMissing)) && !cl.set.has(of(cInvalid, cMalformed)) && !(n == 2 && cl.set.has(of(cMissing, cMalformed))) && holdsWords(cl.text, "or") && cl.set.any(of(cCredential, cHeader, cToken, cKey)) {
 			return true
 		}
 		if n >= 2 && cl.set.has(of(cExpired)) && (cl.set.any(of(cInvalid, cRevoked))) && (holdsWords(cl.text, "or") || n >= 3) && !cl.set.any(of(cRefresh, cCode)) {
@@ -36,7 +36,9 @@ func certLess(f *facts) bool { return !f.tls && !f.all.any(of(cClientCert)) }
 var tokenRows = []row{
 	{cause: TokenExpired, weight: 84, all: of(cExpired), any: of(cToken, cSession, cKey, cCredential), not: of(cRefresh, cCode, cSecret, cCert, cSubscription, cPassword, cNotYet, cTime, cMissing), when: func(f *facts) bool { return sure(f) && noTLS(f) && !f.signed }},
 	{cause: TokenExpired, weight: 86, all: of(cExpired, cToken), not: of(cRefresh, cCode, cSecret, cSubscription, cPassword, cMalformed, cMissing), when: func(f *facts) bool { return sure(f) && certLess(f) && !f.skewed() }},
-	{cause: TokenExpired, weight: 70, all: of(cExpired), not: of(cRefresh, cCode, cSecret, cCert, cSubscription, cPassword, cNotYet, cTime, cUser), when: func(f *facts) bool { return sure(f) && certLess(f) && api(f) && !f.signed }},
+	{cause: TokenExpired, weight: 70, all: of(cExpired), not: of(cRefresh, cCode, cSecret, cCert, cSubscription, cPassword, cNotYet, cTime, cUser, cTimeout), when: func(f *facts) bool {
+		return sure(f) && certLess(f) && api(f) && !f.signed && f.status < 502
+	}},
 	{cause: TokenExpired, weight: 88, when: func(f *facts) bool {
 		return f.expired && (bearer(f) || f.scheme == "") && f.refused() && api(f) && !f.all.any(of(cAudience, cIssuer, cAlgorithm, cScope)) && !f.skewed()
 	}},
@@ -127,7 +129,7 @@ func (f *facts) insideToken() bool {
 // claimMissing says whether the server misses a claim of the token.
 func (f *facts) claimMissing() bool {
 	for _, cl := range f.words.clauses {
-		if cl.set.has(of(cMissing)) && (holdsWords(cl.text, "claim") || holdsWords(cl.text, "claims")) && !cl.set.any(of(cScope, cPermission)) {
+		if cl.set.has(of(cMissing)) && (holdsWords(cl.text, "claim") || holdsWords(cl.text, "claims")) && !cl.set.any(of(cScope, cPermission, cResource)) {
 			return true
 		}
 	}

@@ -2,11 +2,14 @@ package diagnose
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -40,10 +43,12 @@ func readLabelled(tb testing.TB, path string) (list []labelled) {
 	return list
 }
 
+func (l *labelled) accepts(c Cause) bool { return c == l.Cause || slices.Contains(l.Acceptable, c) }
+
 type score struct{ n, right, certain, wrongCertain int }
 
 func (s *score) add(l labelled, f Finding) bool {
-	right := f.Cause == l.Cause || slices.Contains(l.Acceptable, f.Cause)
+	right := l.accepts(f.Cause)
 	s.n++
 	if right {
 		s.right++
@@ -57,66 +62,206 @@ func (s *score) add(l labelled, f Finding) bool {
 	return right
 }
 
-func (s score) String() string {
-	return fmt.Sprintf("%d of %d right (%.1f %%), %d certain, %d of them wrong", s.right, s.n, 100*float64(s.right)/float64(max(s.n, 1)), s.certain, s.wrongCertain)
+func (s *score) rate() float64 { return 100 * float64(s.right) / float64(max(s.n, 1)) }
+
+func (s *score) String() string {
+	return fmt.Sprintf("%d of %d right (%.1f %%), %d certain, %d of them wrong", s.right, s.n, s.rate(), s.certain, s.wrongCertain)
 }
 
-// TestEval measures the verdicts on recorded failures, and prints them by cause and by provider. Where they come from, and what
-// each set gave before anybody looked at it, stands in testdata/README.md: those are the figures to expect of providers that are in no set.
+// scores are kept by something: cause, provider, set.
+type scores map[string]*score
+
+func (m scores) add(name string, l labelled, f Finding) {
+	if m[name] == nil {
+		m[name] = &score{}
+	}
+	m[name].add(l, f)
+}
+
+// evalDay is when the recorded failures are taken to happen.
+var evalDay = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+
+var update = flag.Bool("update", false, "write docs/evaluation.md")
+
+// TestEval measures the verdicts on recorded failures, and keeps docs/evaluation.md: where they come from, and what each set gave before
+// anybody looked at it, stands in testdata/README.md. Those first looks, and the column of providers left out, are what to expect of others.
 func TestEval(t *testing.T) {
-	for _, c := range []struct {
-		file  string
-		floor int // percent right
-	}{{"corpus", 97}, {"further", 97}} {
-		t.Run(c.file, func(t *testing.T) { evaluate(t, readLabelled(t, "testdata/"+c.file+".jsonl"), c.floor) })
+	e := evaluation{used: map[string]map[string]bool{}}
+	for _, name := range []string{"corpus", "further"} {
+		list := readLabelled(t, "testdata/"+name+".jsonl")
+		for i := range list {
+			if list[i].Set == "" {
+				list[i].Set = name
+			}
+		}
+		e.list = append(e.list, list...)
+	}
+	e.measure()
+	for _, miss := range e.misses {
+		t.Log(miss)
+	}
+	t.Logf("seen %s; left out %s", &e.seen, &e.left)
+	if e.seen.right*100 < e.seen.n*97 || e.left.right*100 < e.left.n*91 || e.seen.wrongCertain > 0 || e.left.wrongCertain*100 > e.left.certain {
+		t.Errorf("the verdicts got worse")
+	}
+	const path = "../../docs/evaluation.md"
+	report := e.report()
+	if *update {
+		if err := os.WriteFile(path, []byte(report), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if have, err := os.ReadFile(path); err != nil || string(have) != report {
+		t.Errorf("%s is not what the verdicts are now (%v): run make eval", path, err)
 	}
 }
 
-func evaluate(t *testing.T, list []labelled, floor int) {
-	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
-	var all score
-	perCause, perProvider, perSet := map[string]*score{}, map[string]*score{}, map[string]*score{}
-	count := func(m map[string]*score, name string, l labelled, f Finding) {
-		if m[name] == nil {
-			m[name] = &score{}
+// An evaluation is what the verdicts are worth on failures whose cause is known: as they are, and as if the words that only the failure's
+// own provider uses had never been learnt.
+type evaluation struct {
+	list                               []labelled
+	used                               map[string]map[string]bool // who uses a phrase of the lexicon or a documented code
+	seen, left                         score
+	perSet, perCause, perProvider      scores
+	leftSet, leftCause, leftByProvider scores
+	misses                             []string
+	confused                           map[string]int // "this → that"
+	wrongCertain                       []string
+}
+
+func (e *evaluation) measure() {
+	e.perSet, e.perCause, e.perProvider = scores{}, scores{}, scores{}
+	e.leftSet, e.leftCause, e.leftByProvider = scores{}, scores{}, scores{}
+	e.confused = map[string]int{}
+	e.whoUsesWhat()
+	for _, l := range e.list {
+		f := Explain(l.Case(evalDay))[0]
+		e.perSet.add(l.Set, l, f)
+		e.perCause.add(string(l.Cause), l, f)
+		e.perProvider.add(l.Provider, l, f)
+		if !e.seen.add(l, f) {
+			e.misses = append(e.misses, fmt.Sprintf("%s: want %s %v, got %s (%s): %q", l.ID, l.Cause, l.Acceptable, f.Cause, f.Sure, f.Because))
+			e.confused[fmt.Sprintf("%s taken for %s", l.Cause, f.Cause)]++
+			if f.Sure == Certain {
+				e.wrongCertain = append(e.wrongCertain, l.ID)
+			}
 		}
-		m[name].add(l, f)
+		f = e.without(l.Provider, l)
+		e.left.add(l, f)
+		e.leftSet.add(l.Set, l, f)
+		e.leftCause.add(string(l.Cause), l, f)
+		e.leftByProvider.add(l.Provider, l, f)
 	}
-	for _, l := range list {
-		f := Explain(l.Case(now))[0]
-		count(perCause, string(l.Cause), l, f)
-		count(perProvider, l.Provider, l, f)
-		count(perSet, l.Set, l, f)
-		if !all.add(l, f) {
-			t.Logf("%s: want %s %v, got %s (%s): %q", l.ID, l.Cause, l.Acceptable, f.Cause, f.Sure, f.Because)
+}
+
+// whoUsesWhat finds the providers that use each phrase.
+func (e *evaluation) whoUsesWhat() {
+	note := func(phrase, provider string) {
+		if e.used[phrase] == nil {
+			e.used[phrase] = map[string]bool{}
 		}
+		e.used[phrase][provider] = true
 	}
-	report := func(title string, m map[string]*score, show func(*score) bool) {
-		for _, name := range slices.Sorted(maps.Keys(m)) {
-			if show(m[name]) {
-				t.Logf("%s %-32s %s", title, name, m[name])
+	for _, l := range e.list {
+		c := l.Case(evalDay)
+		for _, cl := range factsOf(&c).words.clauses {
+			words := strings.Fields(cl.text)
+			for i := range words {
+				for n := 1; n <= longestPhrase && i+n <= len(words); n++ {
+					if phrase := strings.Join(words[i:i+n], " "); known(phrase) {
+						note(phrase, l.Provider)
+					}
+				}
 			}
 		}
 	}
-	report("cause", perCause, func(*score) bool { return true })
-	report("provider", perProvider, func(s *score) bool { return s.right < s.n })
-	report("set", perSet, func(*score) bool { return true })
-	whole := 0
-	for _, s := range perProvider {
-		if s.right == s.n {
-			whole++
+}
+
+func known(phrase string) bool {
+	_, word := lexicon[phrase]
+	_, code := documentedCodes[phrase]
+	return word || code
+}
+
+// without gives the verdict on a failure as if the words that nobody but its provider uses were not known.
+func (e *evaluation) without(provider string, l labelled) Finding {
+	words, codes := map[string]set{}, map[string]Cause{}
+	for phrase, who := range e.used {
+		if len(who) > 1 || !who[provider] {
+			continue
+		}
+		if s, ok := lexicon[phrase]; ok {
+			words[phrase] = s
+			delete(lexicon, phrase)
+		}
+		if c, ok := documentedCodes[phrase]; ok {
+			codes[phrase] = c
+			delete(documentedCodes, phrase)
 		}
 	}
-	t.Logf("%d of %d providers without an error; all: %s", whole, len(perProvider), all)
-	if all.right*100 < all.n*floor || all.wrongCertain > 0 {
-		t.Errorf("the verdicts got worse: %s", all)
+	defer func() {
+		maps.Copy(lexicon, words)
+		maps.Copy(documentedCodes, codes)
+	}()
+	return Explain(l.Case(evalDay))[0]
+}
+
+// firstLooks is what rules gave on failures of providers that they had never seen, in the order in which it was looked.
+var firstLooks = []struct{ when, right, certain string }{
+	{"the corpus, providers left out, three times", "154 of 187, 155 of 187, 80 of 95", ""},
+	{"two sets that were not kept", "59 of 66, 58 of 62", "0 wrong"},
+	{"`open`, `blind1`, `blind2` before anything was changed for them", "145 of 162, 101 of 112, 105 of 129", "2 of 49 wrong"},
+	{"`blind3`, `blind4` before anything was changed for them", "72 of 82, 70 of 79", "0 of 6 wrong"},
+	{"`blind5`", "75 of 95 (78.9 %)", "0 of 7 wrong"},
+	{"`blind6`", "97 of 109 (89.0 %)", "0 of 8 wrong"},
+	{"`blind7`: clocks, claims, history, redirects, pages, gRPC, client stacks", "88 of 98 (89.8 %)", "0 of 13 wrong"},
+}
+
+func (e *evaluation) report() string {
+	var b strings.Builder
+	p := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
+	p("# What the verdicts are worth\n\nWritten by `make eval` from the recorded failures in `agent/diagnose/testdata`; do not edit. A verdict is right when it is the labelled cause or one that an expert would accept for the same evidence.\n\n")
+	p("| | right | | certain | wrong while certain |\n|---|---|---|---|---|\n")
+	line := func(name string, s *score) {
+		p("| %s | %d of %d | %.1f %% | %d | %d |\n", name, s.right, s.n, s.rate(), s.certain, s.wrongCertain)
 	}
+	line("rules as they are", &e.seen)
+	line("each provider left out: words and codes that nobody else uses are forgotten", &e.left)
+	p("\nThe second line is how the vocabulary carries over from %d providers to one more. It cannot forget what was learnt about the form of answers, so it is too kind; the first looks below are not.\n", len(e.perProvider))
+	p("\n## First looks\n\nFailures were labelled from their sources before any rule was run on them, and nothing was changed before the count.\n\n| failures | right | certain |\n|---|---|---|\n")
+	for _, look := range firstLooks {
+		p("| %s | %s | %s |\n", look.when, look.right, look.certain)
+	}
+	table := func(title, head string, all, left scores) {
+		p("\n## %s\n\n| %s | failures | right | with the provider left out | certain | wrong while certain |\n|---|---|---|---|---|---|\n", title, head)
+		for _, name := range slices.Sorted(maps.Keys(all)) {
+			s := all[name]
+			p("| %s | %d | %d | %d | %d | %d |\n", name, s.n, s.right, left[name].right, s.certain, s.wrongCertain)
+		}
+	}
+	table("By set", "set", e.perSet, e.leftSet)
+	table("By cause", "cause", e.perCause, e.leftCause)
+	p("\n## Confusions\n\n| taken for | times |\n|---|---|\n")
+	pairs := slices.SortedFunc(maps.Keys(e.confused), func(a, b string) int {
+		return cmp.Or(cmp.Compare(e.confused[b], e.confused[a]), strings.Compare(a, b))
+	})
+	for _, pair := range pairs {
+		p("| %s | %d |\n", pair, e.confused[pair])
+	}
+	p("\n## Wrong while certain\n\n")
+	if len(e.wrongCertain) == 0 {
+		p("None.\n")
+	}
+	for _, id := range e.wrongCertain {
+		p("* %s\n", id)
+	}
+	table("By provider", "provider", e.perProvider, e.leftByProvider)
+	return b.String()
 }
 
 // TestEval_leaveOut takes from each failure what helps and asks what remains: the verdict may become less sure or less right, but
 // never wrong and certain.
 func TestEval_leaveOut(t *testing.T) {
-	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 	without := map[string]func(*Case){
 		"history":  func(c *Case) { c.Sighting.History = nil },
 		"claims":   func(c *Case) { c.Sighting.Report.Token = nil },
@@ -130,16 +275,16 @@ func TestEval_leaveOut(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(without)) {
 		var all score
 		for _, l := range list {
-			c := l.Case(now)
+			c := l.Case(evalDay)
 			without[name](&c)
 			f := Explain(c)[0]
 			if !all.add(l, f) && f.Sure == Certain {
 				t.Logf("without %s: %s: want %s %v, got %s: %q", name, l.ID, l.Cause, l.Acceptable, f.Cause, f.Because)
 			}
 		}
-		t.Logf("without %-8s %s", name, all)
+		t.Logf("without %-8s %s", name, &all)
 		if all.wrongCertain*100 > all.certain {
-			t.Errorf("without %s: wrong and certain too often: %s", name, all)
+			t.Errorf("without %s: wrong and certain too often: %s", name, &all)
 		}
 	}
 }

@@ -18,7 +18,7 @@ type facts struct {
 	scheme     string
 	signed     bool // the request carries a signature and a timestamp
 	words      words
-	all        set // of all clauses
+	all        set // of all clauses but those of advice
 	challenges []evidence.Challenge
 	offered    string // scheme of the only challenge
 	bare       bool   // challenge without an error, as for a request without a credential (RFC 6750 section 3.1)
@@ -63,8 +63,16 @@ func factsOf(c *Case) *facts {
 		f.words.add(err, false)
 		f.tls = aboutTLS(f.transport)
 	}
+	var advice set
 	for _, cl := range f.words.clauses {
-		f.all |= cl.set
+		if cl.hint {
+			advice |= cl.set
+		} else {
+			f.all |= cl.set
+		}
+	}
+	if f.all == 0 {
+		f.all = advice
 	}
 	f.readToken()
 	if cl := c.World.Clock; cl != nil && cl.Confidence != evidence.NoConfidence {
