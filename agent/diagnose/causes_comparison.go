@@ -50,6 +50,9 @@ var comparisonRows = []row{
 	}},
 
 	{cause: ClockSkew, weight: 95, when: func(f *facts) bool { return f.bornExpired() && !f.skewed() }},
+	{cause: ClockSkew, weight: 97, when: func(f *facts) bool { return f.clockIs(clockConfirmed) && !f.signed && !f.expired }},
+	{cause: ClockSkew, weight: 85, when: func(f *facts) bool { return f.clockIs(clockSuspected) && !f.signed && !f.expired }},
+	{cause: RequestTimestampSkew, weight: 96, when: func(f *facts) bool { return f.clockIs(clockConfirmed) && f.signed }},
 
 	// what was answered to who had nothing to show
 	{cause: HeaderStripped, weight: 86, when: func(f *facts) bool { return f.sameWithout() }},

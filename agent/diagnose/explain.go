@@ -84,6 +84,10 @@ func (f *facts) weigh() []candidate {
 			top = max(top, weight)
 		}
 	}
+	if c, ok := best[ClockSkew]; ok && f.clockIs(clockExcluded) { // the clocks were measured, and are no excuse
+		c.weight -= farBehind
+		best[ClockSkew] = c
+	}
 	list := make([]candidate, 0, len(best))
 	for _, c := range best {
 		list = append(list, c)

@@ -354,6 +354,9 @@ func (f *facts) because() (lines []string) {
 		}
 		add("the local clock is %s %s true time", evidence.Span(f.skew.Abs()), way)
 	}
+	if line := f.clockLine(); line != "" {
+		add("%s", line)
+	}
 	lines = append(lines, f.compared()...)
 	return append(lines, f.before()...)
 }
