@@ -37,7 +37,7 @@ type certificateProbe struct {
 	ExpectIssuer string   `koanf:"expect_issuer" help:"common name or organisation that must occur among the authorities of the chain; tells a proxy that intercepts"`
 	Revocation   string   `koanf:"revocation" help:"auto, require or off: whether the authority's revocation list (or OCSP) is asked, and whether not knowing is a fault; default auto"`
 	AIA          string   `koanf:"aia" help:"public, any or off: where a missing issuing certificate may be fetched from, by the address in the certificate; default public"`
-	ACME         string   `koanf:"acme_directory" help:"directory of the ACME server that issued the certificate, asked when it should be renewed (RFC 9773); default: not asked"`
+	ACME         string   `koanf:"acme_directory" help:"directory of the ACME server that issued the certificate, asked when it should be renewed (RFC 9773); it may have a certificate of an authority in ca_file; default: not asked"`
 
 	ClientCertificate string `koanf:"client_certificate" help:"PEM file with the client certificate to show, and its chain"`
 	ClientKey         string `koanf:"client_key" help:"PEM file with its private key; default: the file of client_certificate"`
@@ -92,7 +92,7 @@ func newCertificate(decode func(any) error, env Env) (Probe, error) {
 	if p.proxy, err = parseProxy(p.Proxy); err != nil {
 		errs = append(errs, fmt.Errorf("proxy: %w", err))
 	}
-	if p.fetch, err = newFetcher(env); err != nil {
+	if p.fetch, err = newFetcher(env, p.roots); err != nil {
 		errs = append(errs, err)
 	}
 	return p, errors.Join(errs...)
@@ -196,7 +196,7 @@ func faultOf(chain *evidence.Chain) error {
 		}
 		fault := &evidence.Fault{Stage: evidence.StageTLS, Symptom: evidence.SymptomBadCertificate, Code: f.Code, Err: errors.New(f.Detail)}
 		switch f.Code {
-		case "expiring", "renewal_overdue", "renewal_requested_by_ca":
+		case "expiring", "client_cert_expiring", "renewal_overdue", "renewal_requested_by_ca":
 			fault.Symptom = evidence.SymptomCertificate
 		}
 		return fault

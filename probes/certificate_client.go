@@ -5,7 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"time"
+	"slices"
 
 	"github.com/authvigil/authvigil/probes/certfile"
 	"github.com/authvigil/authvigil/probes/evidence"
@@ -52,34 +52,28 @@ func (p *certificateProbe) clientCertificate(clock trueTime) (*tls.Certificate, 
 		f.AtTrueTime = t.AtTrueTime
 		return &pair, f // the server may be asked all the same: what it says is evidence
 	case t.State == evidence.Warn:
-		*f = evidence.Facet{Name: f.Name, State: evidence.Warn, Code: t.Code, Detail: "of the client: " + t.Detail}
+		*f = evidence.Facet{Name: f.Name, State: evidence.Warn, Code: "client_cert_" + t.Code, Detail: "of the client: " + t.Detail}
 	}
 	if usage := wire.JudgeUsage(leaf, nil, x509.ExtKeyUsageClientAuth); usage.State == evidence.Fail {
 		fail("client_cert_usage", "of the client: %s", usage.Detail)
 		return &pair, f
 	}
-	if f.State == evidence.OK && sunset(leaf, pair.Certificate, clock.at()) {
+	if f.State == evidence.OK && sunset(leaf) {
 		f.State, f.Code = evidence.Warn, "client_auth_sunset"
 		f.Detail = "the client certificate comes from a public authority, and these stop issuing for clients: its renewal will lack clientAuth"
 	}
 	return &pair, f
 }
 
-// sunset says whether a certificate for clients comes from a public authority: the programs of the browsers end that usage
-// in 2026 and 2027, and a renewal would silently break mutual TLS.
-func sunset(leaf *x509.Certificate, chain [][]byte, now time.Time) bool {
-	roots, err := x509.SystemCertPool()
-	if err != nil || len(leaf.ExtKeyUsage) < 2 {
-		return false
-	}
-	between := x509.NewCertPool()
-	for _, der := range chain[1:] {
-		if c, err := x509.ParseCertificate(der); err == nil {
-			between.AddCert(c)
-		}
-	}
-	_, err = leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
-	return err == nil
+// reservedPolicies are those that a public authority must name in certificates for servers (CA/Browser Forum BR section
+// 7.1.6.1), and a private one has no reason to: EV, and domain, organisation or individual validated.
+var reservedPolicies = []string{"2.23.140.1.1", "2.23.140.1.2.1", "2.23.140.1.2.2", "2.23.140.1.2.3"}
+
+// sunset says whether a certificate for clients is really one for servers from a public authority: the programs of the
+// browsers end that double use in 2026 and 2027, and a renewal would silently break mutual TLS.
+func sunset(leaf *x509.Certificate) bool {
+	return slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth) &&
+		slices.ContainsFunc(leaf.Policies, func(o x509.OID) bool { return slices.Contains(reservedPolicies, o.String()) })
 }
 
 // acceptance adds what the server said to the client certificate: the authorities that it accepts, and its alert.

@@ -54,8 +54,12 @@ type keptIssuer struct {
 	until time.Time
 }
 
-func newFetcher(env Env) (*fetcher, error) {
-	client, err := wire.New(env.Net, wire.Settings{})
+// newFetcher makes one that trusts roots where it speaks TLS, which is to ACME servers only: one within an organisation has
+// its own certificate from the authority that it speaks for.
+func newFetcher(env Env, roots *x509.CertPool) (*fetcher, error) {
+	n := env.Net
+	n.Roots = roots
+	client, err := wire.New(n, wire.Settings{})
 	if err != nil {
 		return nil, err
 	}

@@ -98,6 +98,19 @@ func TestCertificate_renewalInformation(t *testing.T) {
 	})
 }
 
+// TestCertificate_renewalByAPrivateAuthority: an ACME server within an organisation shows a certificate that only ca_file
+// vouches for.
+func TestCertificate_renewalByAPrivateAuthority(t *testing.T) {
+	b := newBench(t)
+	b.roots = x509.NewCertPool() // the system trusts nobody
+	b.acme(window(time.Now().Add(40*day), time.Now().Add(42*day)))
+	b.shows(issue(t, site, b.mid, nil), b.mid)
+	r, fault, _ := b.look(map[string]any{"ACME": "https://acme.example.test/directory", "CAFile": file(t, "ca.pem", b.root.pem()+b.mid.pem())})
+	if f := facetOf(r, "renewal"); fault != nil || f.State != evidence.OK {
+		t.Errorf("got %v, %+v", fault, f)
+	}
+}
+
 // TestCertID_ofTheRFC is the example of RFC 9773 section 4.1.
 func TestCertID_ofTheRFC(t *testing.T) {
 	aki, err := hex.DecodeString(strings.ReplaceAll("69:88:5B:6B:87:46:40:41:E1:B3:7B:84:7B:A0:AE:2C:DE:01:C8:D4", ":", ""))

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/crypto/ocsp"
 
+	"github.com/authvigil/authvigil/agent/diagnose"
 	"github.com/authvigil/authvigil/probes/evidence"
 	"github.com/authvigil/authvigil/probes/wire"
 )
@@ -455,6 +456,11 @@ func TestCertificate_clients(t *testing.T) {
 			demand(b, b.root)
 			return map[string]any{"ClientCertificate": file(t, "c.pem", own.pem()+b.mid.pem()+own.keyPEM(t))}
 		}, "client_cert_expired", evidence.SymptomBadCertificate},
+		{"ends within a day", func(b *bench) map[string]any {
+			own := issue(t, "client", b.mid, func(c *x509.Certificate) { forClients(c); until(-89*day, day)(c) })
+			demand(b, b.root)
+			return map[string]any{"ClientCertificate": file(t, "c.pem", own.pem()+b.mid.pem()+own.keyPEM(t))}
+		}, "client_cert_expiring", evidence.SymptomCertificate},
 		{"good", func(b *bench) map[string]any {
 			own := issue(t, "client", b.mid, forClients)
 			demand(b, b.root)
@@ -478,6 +484,40 @@ func TestCertificate_clients(t *testing.T) {
 				t.Error("the server's certificate has lost its series")
 			}
 		})
+	}
+}
+
+// TestCertificate_clientAuthSunset: a client certificate that a public authority issued for servers works today and will not
+// come again; one of a private authority is nobody's concern. The finding says that it ends, not that it was refused.
+func TestCertificate_clientAuthSunset(t *testing.T) {
+	both := []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	validated, err := x509.OIDFromInts([]uint64{2, 23, 140, 1, 2, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		edit  func(*x509.Certificate)
+		state evidence.State
+		cause diagnose.Cause
+	}{
+		"of a public authority": {func(c *x509.Certificate) { c.ExtKeyUsage, c.Policies = both, []x509.OID{validated} }, evidence.Warn, diagnose.CredentialExpiring},
+		"of a private one":      {func(c *x509.Certificate) { c.ExtKeyUsage = both }, evidence.OK, ""},
+		"ends in a fortnight": {func(c *x509.Certificate) {
+			c.ExtKeyUsage = both
+			until(-76*day, 14*day)(c)
+		}, evidence.Warn, diagnose.CredentialExpiring},
+	} {
+		b := newBench(t)
+		b.lead(site, "443", secure(t, issue(t, site, b.mid, nil).tls(b.mid), func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert }), false)
+		own := issue(t, "client", b.mid, c.edit)
+		r, fault, p := b.look(map[string]any{"ClientCertificate": file(t, "c.pem", own.pem()+own.keyPEM(t))})
+		if f := facetOf(r, "client_certificate"); fault != nil || f.State != c.state {
+			t.Errorf("%s: got %v, %+v", name, fault, f)
+		}
+		findings := diagnose.Explain(diagnose.Case{Now: time.Now(), Sighting: diagnose.Sighting{Probe: "p", Kind: "certificate", Endpoint: p.About().Endpoint, Report: r}})
+		if got := append(findings, diagnose.Finding{})[0]; got.Cause != c.cause {
+			t.Errorf("%s: got %+v, want %s", name, got, c.cause)
+		}
 	}
 }
 
