@@ -96,10 +96,18 @@ func (p *pki) openssl(args ...string) { p.t.Helper(); p.opensslIn(nil, args...) 
 
 func (p *pki) opensslIn(env []string, args ...string) {
 	p.t.Helper()
-	cmd := exec.Command(need(p.t, "openssl"), args...)
+	p.runIn(env, "openssl", args...)
+}
+
+// run runs a program to its end in the directory.
+func (p *pki) run(name string, args ...string) { p.t.Helper(); p.runIn(nil, name, args...) }
+
+func (p *pki) runIn(env []string, name string, args ...string) {
+	p.t.Helper()
+	cmd := exec.Command(need(p.t, name), args...)
 	cmd.Dir, cmd.Env = p.dir, append(os.Environ(), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		p.t.Fatalf("openssl %s: %v\n%s", strings.Join(args, " "), err, out)
+		p.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
 }
 
