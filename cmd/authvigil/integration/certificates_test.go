@@ -260,9 +260,7 @@ func TestCertificates(t *testing.T) {
 		probe(c.name, c.address, c.probe)
 	}
 	more := p.startOthers(t, mid, leaf, probe, &servers)
-	path := filepath.Join(p.dir, "nginx.conf")
-	write(t, path, fmt.Sprintf("daemon off; master_process off; pid %s/nginx.pid; events {}\nhttp { access_log off; client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;\nserver { listen 127.0.0.1:%d; root %s; }\n%s}", p.dir, plain, site, servers.String()))
-	start(t, "", nil, p.dir, need(t, "nginx"), "-p", p.dir, "-c", path, "-e", "stderr")
+	serveNginx(t, p.dir, fmt.Sprintf("server { listen 127.0.0.1:%d; root %s; }\n%s", plain, site, servers.String()))
 	reachable(t, plain)
 	p.renew(mid, leaf) // after nginx has read what it serves
 	ready := time.Now()

@@ -208,9 +208,7 @@ func TestIssuer_tampered(t *testing.T) {
 	server := func(n int, name string) string {
 		return fmt.Sprintf("server { listen 127.0.0.1:%d ssl; ssl_certificate %s.crt; ssl_certificate_key %s.key; root %s; default_type application/json; location /cached-too-long/keys { add_header Cache-Control 'public, max-age=604800'; } }\n", n, name, name, site)
 	}
-	path := filepath.Join(dir, "nginx.conf")
-	write(t, path, fmt.Sprintf("daemon off; master_process off; pid %s/nginx.pid; events {}\nhttp { access_log off; client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;\n%s%s}", dir, server(good, "good"), server(bad, "expired")))
-	start(t, "", nil, dir, need(t, "nginx"), "-p", dir, "-c", path, "-e", "stderr")
+	serveNginx(t, dir, server(good, "good")+server(bad, "expired"))
 	reachable(t, good)
 	records := once(t, config.String())
 	if r := records["by-8414"]; !r.OK || len(r.Findings) > 0 {

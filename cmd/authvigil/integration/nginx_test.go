@@ -42,18 +42,21 @@ func startNginx(t *testing.T, c *ca) *nginx {
 	}
 	write(t, filepath.Join(c.dir, "users"), "monitor:"+string(out))
 	write(t, filepath.Join(c.dir, "paths.conf"), paths)
-	config := filepath.Join(c.dir, "nginx.conf")
-	write(t, config, fmt.Sprintf(`daemon off; master_process off; pid %s/nginx.pid; events {}
-http {
-  access_log off; client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;
+	n.process = serveNginx(t, c.dir, fmt.Sprintf(`
   limit_req_zone $server_port zone=few:1m rate=1r/m; limit_req_status 429;
   map $http_authorization $token { default 0; "Bearer good-token-of-the-test" 1; "~^Bearer ey" 1; }
   map $http_x_api_key $key { default 0; "good-key-of-the-test" 1; }
-%s}
-`, c.dir, servers.String()))
-	n.process = start(t, "", nil, c.dir, need(t, "nginx"), "-p", c.dir, "-c", config, "-e", "stderr")
+%s`, servers.String()))
 	reachable(t, n.port["plain"])
 	return n
+}
+
+// serveNginx starts nginx in a directory with what stands in its block http.
+func serveNginx(t *testing.T, dir, http string) *process {
+	t.Helper()
+	path := filepath.Join(dir, "nginx.conf")
+	write(t, path, fmt.Sprintf("daemon off; master_process off; pid %s/nginx.pid; events {}\nhttp { access_log off; client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;\n%s}", dir, http))
+	return start(t, "", nil, dir, need(t, "nginx"), "-p", dir, "-c", path, "-e", "stderr")
 }
 
 const paths = `
