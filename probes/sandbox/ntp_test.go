@@ -48,7 +48,9 @@ func TestTimeServer_faults(t *testing.T) {
 		s.Set(func(f *NTPFaults) { f.Clock = -90 * time.Second })
 		good("clock", func(r *ntp.Response) bool { return valid(r) && near(r.ClockOffset, -90*time.Second) })
 		s.Set(func(f *NTPFaults) { f.Delay = 50 * time.Millisecond })
-		good("delay", func(r *ntp.Response) bool { return near(r.RTT, 50*time.Millisecond) && near(r.ClockOffset, 0) })
+		good("delay", func(r *ntp.Response) bool { // a busy machine delays more, and never less
+			return r.RTT >= 50*time.Millisecond && r.ClockOffset.Abs() <= r.RTT/2
+		})
 		s.Set(func(f *NTPFaults) { f.Kiss = "RATE" })
 		good("kiss", func(r *ntp.Response) bool { return r.Stratum == 0 && r.KissCode == "RATE" })
 		s.Set(func(f *NTPFaults) { f.Unsynchronised = true })
