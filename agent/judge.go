@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,6 +47,7 @@ type record struct {
 	symptom evidence.Symptom
 	kid     string
 	leaf    string
+	secrets map[string]time.Time // when a secret was last changed, by where it is kept; nil: not known
 	changes []evidence.Change
 }
 
@@ -157,6 +159,28 @@ func (c *court) learn(r *record, o *Observation) {
 		}
 		r.leaf = leaf
 	}
+	for i := range o.Report.Readings {
+		if rd := &o.Report.Readings[i]; rd.Metric.Name == secretAge {
+			r.learnSecret(rd, o.Started)
+		}
+	}
+}
+
+// secretAge is the reading that tells when a secret was last changed.
+const secretAge = "secret_age_seconds"
+
+// learnSecret notes that a secret was changed, by the age of its source, which is told to the moment of the run.
+func (r *record) learnSecret(rd *evidence.Reading, now time.Time) {
+	const slack = 2 * time.Second // between the reading of the age and the start of the run
+	where := strings.Join(rd.Labels, " ")
+	at := now.Add(-time.Duration(rd.Value * float64(time.Second)))
+	if was, ok := r.secrets[where]; ok && at.Sub(was) > slack {
+		r.changes = remember(r.changes, evidence.Change{What: "secret_file", At: at})
+	}
+	if r.secrets == nil {
+		r.secrets = map[string]time.Time{}
+	}
+	r.secrets[where] = at
 }
 
 func remember(list []evidence.Change, more ...evidence.Change) []evidence.Change {

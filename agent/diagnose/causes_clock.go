@@ -85,6 +85,14 @@ func (f *facts) clockExplains() evidence.State {
 
 // worldRows: what is known only beside the answer, from other questions and other probes.
 var worldRows = []row{
+	// it worked, then the secret's source was changed, and now it is refused: the new one is not what the server knows
+	{cause: ClientCredentialsInvalid, weight: 89, when: func(f *facts) bool { return f.newSecretRefused() && f.atIssuer && f.scheme != "refresh_token" }},
+	{cause: APIKeyInvalid, weight: 89, when: func(f *facts) bool {
+		return f.newSecretRefused() && !f.atIssuer && (f.scheme == "api_key" || f.scheme == "bearer" && f.token == nil)
+	}},
+	{cause: BasicCredentialsInvalid, weight: 89, when: func(f *facts) bool {
+		return f.newSecretRefused() && !f.atIssuer && (f.scheme == "basic" || f.scheme == "digest")
+	}},
 	{cause: SecretUnavailable, weight: 95, when: symptom(evidence.SymptomSecret)},
 	{cause: TokenExpiring, weight: 92, when: func(f *facts) bool {
 		return f.fault != nil && f.fault.Symptom == evidence.SymptomTokenLifetime && f.fault.Code == "short"
@@ -115,6 +123,13 @@ var worldRows = []row{
 	{cause: IDPUnavailable, weight: 93, when: func(f *facts) bool { // the issuer cannot be reached: an outage of it, for whoever needs a token
 		return f.live() && f.atIssuer && f.fault != nil && (f.fault.Symptom == evidence.SymptomTimeout || f.fault.Symptom == evidence.SymptomRefused || f.fault.Symptom == evidence.SymptomClosed || f.fault.Symptom == evidence.SymptomUnreachable)
 	}},
+}
+
+// newSecretRefused says whether a secret was changed after the last good run, and who shows it is refused since, by words that name no
+// other reason.
+func (f *facts) newSecretRefused() bool {
+	return f.live() && !f.c.Sighting.LastOK.IsZero() && (f.status == 401 || f.atIssuer && f.status == 400) && f.changed("secret_file").What != "" &&
+		!f.all.any(of(cExpired, cScope, cGrant, cAudience, cLocked, cDisabled, cRate, cRedirect, cInteraction))
 }
 
 // live says whether the case comes from a probe, which knows what it asked, and not from recorded evidence.
