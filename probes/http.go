@@ -31,6 +31,7 @@ type httpProbe struct {
 	Audience       string            `koanf:"audience" help:"audience that the endpoint expects; compared with that of the token"`
 	Leeway         time.Duration     `koanf:"leeway" help:"clock leeway of the endpoint's validator, such as 60s; default: unknown"`
 	CheckSignature bool              `koanf:"check_signature" help:"once a day, ask with the signature of the token spoilt as well, where it is a JWT; being let in is the fault; default false"`
+	IntrospectURL  string            `koanf:"introspection_url" help:"where the identity, which must be of kind oauth2, may ask about its own token (RFC 7662) when the endpoint refuses it; default: it is not asked"`
 	Environment    string            `koanf:"environment" help:"environment the endpoint belongs to, such as live or test"`
 	boundary       `koanf:",squash"`
 	wire.Settings  `koanf:",squash"`
@@ -76,6 +77,14 @@ func newHTTP(decode func(any) error, env Env) (Probe, error) {
 	}
 	if p.who, err = env.as(p.Identity); err != nil {
 		errs = append(errs, err)
+	}
+	if p.IntrospectURL != "" {
+		if _, err := parseURL(p.IntrospectURL); err != nil {
+			errs = append(errs, fmt.Errorf("introspection_url: %w", err))
+		}
+		if _, ok := p.who.(identity.Client); !ok && p.who != nil {
+			errs = append(errs, errors.New("introspection_url: only an identity of kind oauth2 can ask about its own token"))
+		}
 	}
 	errs = append(errs, p.findOthers(env)...)
 	return p, errors.Join(errs...)

@@ -47,6 +47,7 @@ func (p *httpProbe) secondQuestions(ctx context.Context, a asked, report *eviden
 			p.stranger(ctx, evidence.WithoutGrant, p.Method, "", report)
 		}
 		p.askIssuer(ctx, a, report)
+		p.askAboutToken(ctx, a, report)
 	case http.StatusForbidden:
 		if p.safe() && a.grant.Scheme != "none" {
 			p.stranger(ctx, evidence.WithoutGrant, p.Method, "", report)

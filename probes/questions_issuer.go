@@ -10,6 +10,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/authvigil/authvigil/probes/evidence"
+	"github.com/authvigil/authvigil/probes/identity"
 	"github.com/authvigil/authvigil/probes/wire"
 )
 
@@ -63,6 +64,33 @@ func (p *httpProbe) askIssuer(ctx context.Context, a asked, report *evidence.Rep
 	if report.Issuer == nil {
 		report.Issuer = seen
 	}
+}
+
+// askAboutToken asks the authorization server whether a refused token is still active (RFC 7662), where that is configured.
+func (p *httpProbe) askAboutToken(ctx context.Context, a asked, report *evidence.Report) {
+	client, ok := p.who.(identity.Client)
+	token, bearer := strings.CutPrefix(a.proof, "Bearer ")
+	if p.IntrospectURL == "" || !ok || !bearer {
+		return
+	}
+	form := url.Values{"token": {token}, "token_type_hint": {"access_token"}}
+	answer, err := client.Post(ctx, p.IntrospectURL, form, wire.Question{Stage: evidence.StageDiscovery, Purpose: evidence.AskIssuer, Grant: a.grant.ID, MaxBody: maxMetadata, Expected: func(status int) bool { return status == http.StatusOK }})
+	if answer.Exchange.Method != "" {
+		report.Exchanges = append(report.Exchanges, answer.Exchange)
+	}
+	var said introspected
+	if err != nil || answer.Exchange.Status != http.StatusOK || json.Unmarshal(answer.Body, &said) != nil || said.Active == nil {
+		return
+	}
+	t := evidence.Token{Name: "access", Format: "opaque"}
+	if report.Token != nil {
+		t = *report.Token
+	}
+	t.Active = evidence.Fail
+	if *said.Active {
+		t.Active = evidence.OK
+	}
+	report.Token = &t
 }
 
 // verify checks the signature of a token with one key.

@@ -166,3 +166,29 @@ func TestHTTP_thorough(t *testing.T) {
 		}
 	})
 }
+
+// TestHTTP_asksAboutTheToken: a token that an API refuses without a word is looked at by its own server, where that is configured.
+func TestHTTP_asksAboutTheToken(t *testing.T) {
+	sandboxed(t, func(t *testing.T, w *sandbox.World, env Env) {
+		w.API.Set(func(f *sandbox.APIFaults) {
+			f.Answer = http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusUnauthorized) })
+		})
+		settings := map[string]any{"URL": "https://" + sandbox.APIHost + "/v2/devices", "Identity": sandbox.ClientID, "IntrospectURL": sandbox.Issuer + "/introspect"}
+		p := makeProbe(t, "http", env, settings)
+		report, err := p.Run(t.Context())
+		if report.Token == nil || report.Token.Active != evidence.OK {
+			t.Fatalf("the token is %+v, %v; asked %q", report.Token, err, purposes(report))
+		}
+		if f := findingsOf(p, report, err)[0]; !strings.Contains(strings.Join(f.Because, "\n"), "says that it is active") {
+			t.Errorf("the finding does not tell: %q", f.Because)
+		}
+		report.Token.Active = evidence.Fail
+		if f := findingsOf(p, report, err)[0]; f.Cause != diagnose.TokenRevoked {
+			t.Errorf("not active: %s (%s) %q", f.Cause, f.Sure, f.Because)
+		}
+		delete(settings, "IntrospectURL")
+		if report, _ = makeProbe(t, "http", env, settings).Run(t.Context()); report.Token.Active != "" {
+			t.Error("it was asked without being told to")
+		}
+	})
+}

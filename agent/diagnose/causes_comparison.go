@@ -40,6 +40,9 @@ var comparisonRows = []row{
 		yes, known := f.published()
 		return known && yes && f.status == 401 && bearer(f) && f.blameless() && f.changed("token_kid", "jwks").What != ""
 	}},
+	{cause: TokenRevoked, weight: 94, when: func(f *facts) bool { // its own server says that it is no longer active, and it is not past its end
+		return f.status == 401 && bearer(f) && f.token != nil && f.token.Active == evidence.Fail && !f.expired && f.early == 0
+	}},
 	{cause: TokenRevoked, weight: 72, when: func(f *facts) bool { // good by all we can check, and the fresh one is let in
 		return f.goodByItsIssuer() && f.asked(evidence.WithFreshGrant) != nil && !f.freshRefused()
 	}},

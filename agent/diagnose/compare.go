@@ -159,6 +159,14 @@ func (f *facts) compared() (lines []string) {
 			add("%s answers %d", w.Method, w.Status)
 		}
 	}
+	if f.token != nil {
+		switch f.token.Active {
+		case evidence.OK:
+			add("asked about the token, its authorization server says that it is active")
+		case evidence.Fail:
+			add("asked about the token, its authorization server says that it is not active")
+		}
+	}
 	if yes, known := f.published(); known {
 		switch {
 		case !yes:

@@ -107,6 +107,7 @@ type Token struct {
 	ExpiresIn time.Duration // as advertised by the token endpoint; 0: not said
 	Obtained  time.Time     // by the local clock
 	Signature Signature
+	Active    State    // what its server says when it is asked (RFC 7662): ok, fail; empty: not asked
 	Bound     string   // cnf confirmation: jkt, x5t#S256
 	Problems  []string // what is wrong with its form, in words
 }
