@@ -32,7 +32,7 @@ func alertName(f diagnose.Finding) (name string, severity alert.Severity) {
 		return "AuthvigilIssuerLax", alert.Warning
 	case diagnose.RevokedTokenAccepted:
 		return "AuthvigilRevocationLate", alert.Warning
-	case diagnose.TLSCertExpiring, diagnose.TokenExpiring, diagnose.CredentialExpiring, diagnose.SecretRotationDue, diagnose.TLSRenewedNotDeployed:
+	case diagnose.TLSCertExpiring, diagnose.TokenExpiring, diagnose.CredentialExpiring, diagnose.SecretRotationDue, diagnose.NextSecretRefused, diagnose.TLSRenewedNotDeployed:
 		return "AuthvigilExpiring", alert.Warning
 	case diagnose.NTPUnavailable, diagnose.NTPFalseticker, diagnose.ClockUnsynchronised:
 		return "AuthvigilClockUnknown", alert.Warning

@@ -251,7 +251,7 @@ func (p *Prometheus) showExchanges(s *shown, ev *agent.Event) {
 			token += x.Took
 		case evidence.StageAPI:
 			api += max(x.Took-x.Timing.Resolve-x.Timing.Connect-x.Timing.TLS, 0)
-			if (x.Status == http.StatusUnauthorized || x.Status == http.StatusForbidden) && x.Purpose != evidence.WithoutGrant {
+			if (x.Status == http.StatusUnauthorized || x.Status == http.StatusForbidden) && x.Purpose != evidence.WithoutGrant && x.Purpose != evidence.WithNextSecret {
 				p.owns(s, "refused_total", label{"source", "probe"}, s.labels[2], label{"code", code}).value++
 			}
 		}

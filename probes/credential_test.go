@@ -142,3 +142,63 @@ func FuzzReadCredential(f *testing.F) {
 		}
 	})
 }
+
+// TestHTTP_nextKey: during a rotation the endpoint is asked with both keys, and only the one in use decides the run.
+func TestHTTP_nextKey(t *testing.T) {
+	for _, c := range []struct {
+		name, good string
+		status     int
+		notes      string
+	}{
+		{"both accepted", "old-key-0123 new-key-0123", 0, ""},
+		{"the next one refused", "old-key-0123", 0, "next_secret_refused"},
+		{"the one in use refused", "new-key-0123", 401, "next_secret_accepted"},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if key := r.Header.Get("X-Api-Key"); key == "" || !strings.Contains(c.good, key) {
+				w.WriteHeader(http.StatusUnauthorized)
+			}
+		}))
+		refs := map[string]secret.Ref{}
+		for field, text := range map[string]string{"Key": "plain:old-key-0123", "NextSecret": "plain:new-key-0123"} {
+			r, err := secret.Parse(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			refs[field] = r
+		}
+		who, err := identity.New("api_key", func(into any) error {
+			for field, r := range refs {
+				reflect.ValueOf(into).Elem().FieldByName(field).Set(reflect.ValueOf(r))
+			}
+			return nil
+		}, identity.Env{Name: "x", Jitter: func() float64 { return 0.5 }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		env := testEnv()
+		env.Identity = func(string) (identity.Identity, error) { return who, nil }
+		p := makeProbe(t, "http", env, map[string]any{"URL": server.URL, "Identity": "x"})
+		report, err := p.Run(t.Context())
+		f := evidence.AsFault(err)
+		tried := 0
+		for _, x := range report.Exchanges {
+			if x.Purpose == evidence.WithNextSecret {
+				tried++
+			}
+		}
+		if (f == nil) != (c.status == 0) || codesOf(report) != c.notes || tried != 1 {
+			t.Errorf("%s: %v, notes %q, tried %d times", c.name, err, codesOf(report), tried)
+		}
+		report, err = p.Run(t.Context())
+		for _, x := range report.Exchanges {
+			if x.Purpose == evidence.WithNextSecret {
+				t.Errorf("%s: tried again at once", c.name)
+			}
+		}
+		if f := evidence.AsFault(err); (f == nil || !f.Held()) && codesOf(report) != c.notes {
+			t.Errorf("%s: the second run tells %q", c.name, codesOf(report))
+		}
+		server.Close()
+	}
+}

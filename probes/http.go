@@ -150,6 +150,7 @@ func (p *httpProbe) Run(ctx context.Context) (evidence.Report, error) {
 			a = fresh
 		}
 	}
+	p.askNext(ctx, a.answer.Exchange.Status, &report)
 	report.Readings = append(report.Readings, rateLimits(a.answer)...)
 	tellHeader(a.answer.Header, &report)
 	if fault := p.judge(a.answer, &report); fault != nil {
@@ -237,6 +238,39 @@ func take(report *evidence.Report, g identity.Grant) {
 	if g.Chain != nil {
 		report.Chain = g.Chain
 	}
+}
+
+// askNext asks with the secret that will follow the one in use, where the identity knows one and it is due, and tells how the
+// rotation stands. What the endpoint says to it decides nothing about the run.
+func (p *httpProbe) askNext(ctx context.Context, status int, report *evidence.Report) {
+	who, ok := p.who.(identity.Rotating)
+	if !ok || p.Expect != "grant" || status/100 != 2 && status != http.StatusUnauthorized {
+		return
+	}
+	refused := status == http.StatusUnauthorized
+	if next := who.Successor().Next(ctx, refused); next != nil {
+		p.askWithNext(ctx, next, report)
+	}
+	readings, notes := who.Successor().Tell(refused)
+	report.Readings, report.Notes = append(report.Readings, readings...), append(report.Notes, notes...)
+}
+
+func (p *httpProbe) askWithNext(ctx context.Context, next identity.Identity, report *evidence.Report) {
+	req, err := p.request(ctx)
+	if err != nil {
+		return
+	}
+	grant, err := next.Apply(ctx, req)
+	if err != nil {
+		return
+	}
+	answer, err := p.client.Ask(ctx, wire.Question{Request: req, Stage: evidence.StageAPI, Purpose: evidence.WithNextSecret, Scheme: grant.Scheme, Grant: grant.ID, Expected: p.right})
+	report.Exchanges = append(report.Exchanges, answer.Exchange)
+	if err != nil {
+		return
+	}
+	status := answer.Exchange.Status
+	next.Settle(grant, identity.Outcome{Accepted: status/100 == 2, Refused: status == http.StatusUnauthorized, Status: status, Header: answer.Header})
 }
 
 // right says whether a status is the one that is expected.

@@ -79,6 +79,8 @@ const (
 	TokenLifetimeShrunk       Cause = "token_lifetime_shrunk"
 	CredentialExpiring        Cause = "credential_expiring"
 	SecretRotationDue         Cause = "secret_rotation_due"
+	NextSecretRefused         Cause = "next_secret_refused"
+	SecretSuperseded          Cause = "secret_superseded"
 	SecretUnavailable         Cause = "secret_unavailable"
 	SecretStoreUnavailable    Cause = "secret_store_unavailable"
 	ClockUnsynchronised       Cause = "clock_unsynchronised"
@@ -177,6 +179,8 @@ var causes = map[Cause]About{
 	TokenLifetimeShrunk:       {"the issuer gives tokens a much shorter life than before", "find out whether the change was meant; look at long work, refresh rates and limits of the token endpoint", blameIssuer},
 	CredentialExpiring:        {"the credential itself ends soon", "replace it before its end", blameIdentity},
 	SecretRotationDue:         {"the secret is older than it should be", "rotate the secret", blameIdentity},
+	NextSecretRefused:         {"the secret that should follow is not accepted", "make the new secret valid at the server, or correct next_secret, before the one in use is withdrawn", blameIdentity},
+	SecretSuperseded:          {"the secret in use was withdrawn, and its successor is accepted", "put next_secret in the place of the secret, here and wherever the old one is still used", blameIdentity},
 	SecretUnavailable:         {"the secret cannot be read", "put the secret where its reference points, readable by the user authvigil runs as", blameIdentity},
 	SecretStoreUnavailable:    {"the place where a secret is kept does not answer", "make the secret store or program work again; nothing is known of what was to be asked with the secret", blameHost},
 	ClockUnsynchronised:       {"nobody disciplines the local clock", "start chronyd or systemd-timesyncd and give it reachable servers", blameHost},

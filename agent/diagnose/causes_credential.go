@@ -40,6 +40,8 @@ var credentialRows = []row{
 	}},
 	{cause: TokenLifetimeDisagreement, weight: 90, when: func(f *facts) bool { return f.fault == nil && f.noted("lifetime_disagreement") }},
 	{cause: TokenLifetimeShrunk, weight: 90, when: func(f *facts) bool { return f.fault == nil && f.noted("lifetime_shrunk") }},
+	{cause: NextSecretRefused, weight: 90, when: func(f *facts) bool { return f.fault == nil && f.noted("next_secret_refused") }},
+	{cause: SecretSuperseded, weight: 98, when: func(f *facts) bool { return f.refused() && f.noted("next_secret_accepted") }},
 	{cause: ClientSecretExpired, weight: 91, when: func(f *facts) bool { // refused, and past its declared end
 		return f.atIssuer && f.refused() && f.hasCode("invalid client") && f.noted("credential_expired")
 	}},

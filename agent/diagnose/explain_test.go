@@ -99,6 +99,53 @@ func TestExplain_healthyIsNil(t *testing.T) {
 	}
 }
 
+// TestExplain_whatIsKnownOfACredential: what a run notes of a credential is told while all is well, and decides when the
+// credential is refused.
+func TestExplain_whatIsKnownOfACredential(t *testing.T) {
+	refusedBy := func(scheme string, stage evidence.Stage, status int, body string) (evidence.Report, *evidence.Fault) {
+		x := evidence.Exchange{Stage: stage, Method: "GET", URL: "https://api.example.test/", Status: status, Scheme: scheme, Body: body, Header: map[string][]string{"Content-Type": {"application/json"}}}
+		symptom := evidence.SymptomUnauthorized
+		if stage == evidence.StageToken {
+			x.Purpose, symptom = evidence.Obtain, evidence.SymptomTokenRefused
+		}
+		return evidence.Report{Exchanges: []evidence.Exchange{x}}, &evidence.Fault{Stage: stage, Symptom: symptom, Code: "invalid_client"}
+	}
+	for _, c := range []struct {
+		note, scheme string
+		stage        evidence.Stage // of the refusal; empty: none
+		body         string
+		want         Cause
+	}{
+		{"credential_expiring", "api_key", "", "", CredentialExpiring},
+		{"credential_expired", "api_key", "", "", CredentialExpiring},
+		{"refresh_token_expiring", "refresh_token", "", "", CredentialExpiring},
+		{"secret_rotation_due", "basic", "", "", SecretRotationDue},
+		{"lifetime_shrunk", "bearer", "", "", TokenLifetimeShrunk},
+		{"lifetime_disagreement", "bearer", "", "", TokenLifetimeDisagreement},
+		{"next_secret_refused", "api_key", "", "", NextSecretRefused},
+		{"next_secret_accepted", "api_key", evidence.StageAPI, "{}", SecretSuperseded},
+		{"next_secret_accepted", "client_credentials", evidence.StageToken, `{"error":"invalid_client"}`, SecretSuperseded},
+		{"credential_malformed", "api_key", evidence.StageAPI, "{}", TokenMalformed},
+		{"credential_malformed", "bearer", evidence.StageAPI, "{}", TokenMalformed},
+		{"credential_expired", "client_credentials", evidence.StageToken, `{"error":"invalid_client"}`, ClientSecretExpired},
+		{"wrong_environment", "api_key", evidence.StageAPI, "{}", WrongEnvironment},
+		{"credential_malformed", "api_key", "", "", ""}, // accepted all the same
+	} {
+		s := Sighting{Probe: "p", Endpoint: "api.example.test/", Identity: "x", Scheme: c.scheme}
+		if c.stage != "" {
+			s.Report, s.Fault = refusedBy(c.scheme, c.stage, 401, c.body)
+		}
+		s.Report.Notes = []evidence.Note{{Code: c.note, Detail: "the key is at fault"}}
+		f := Explain(Case{Now: noon, Sighting: s})
+		switch {
+		case c.want == "" && f != nil:
+			t.Errorf("%s, accepted: %v", c.note, f)
+		case c.want != "" && (len(f) == 0 || f[0].Cause != c.want || !strings.Contains(strings.Join(f[0].Because, " "), "the key is at fault")):
+			t.Errorf("%s, refused at %q: %v, want %s", c.note, c.stage, f, c.want)
+		}
+	}
+}
+
 func TestNormal(t *testing.T) {
 	for in, want := range map[string]string{
 		"InvalidSignatureException":         "invalid signature exception",

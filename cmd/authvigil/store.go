@@ -32,7 +32,7 @@ type lazyStore struct {
 
 // ofIdentities are the keys that commands beside the daemon use, so that they burn no refresh token, lock no account, and leave
 // time servers alone that asked for it.
-var ofIdentities = []string{"refresh/", "gate/", "ntp/"}
+var ofIdentities = []string{"refresh/", "gate/", "next/", "ntp/"}
 
 // withStore adds the store of a configuration, where something is to be kept.
 func withStore(env agent.Env, c *agent.Config, only []string) (agent.Env, *lazyStore) {

@@ -88,6 +88,7 @@ const (
 	Redirected      Purpose = "redirected"         // followed to the same origin
 	Revoke          Purpose = "revoke"             // a token was withdrawn (RFC 7009)
 	AfterRevocation Purpose = "after_revocation"   // the same request with a token that was withdrawn
+	WithNextSecret  Purpose = "next_secret"        // with the secret that will follow the one in use
 	MustRefuse      Purpose = "must_refuse"        // a question that has to be refused
 )
 

@@ -98,7 +98,7 @@ func signJWT(key jose.SigningKey, options *jose.SignerOptions, claims map[string
 
 func (o *oauth) signingKey(ctx context.Context) (jose.SigningKey, error) {
 	if o.ClientAuth == "client_secret_jwt" {
-		v, err := reveal(ctx, "client_secret", o.ClientSecret)
+		v, err := o.secretOf(ctx)
 		if err != nil {
 			return jose.SigningKey{}, err
 		}

@@ -87,7 +87,7 @@ func (o *oauth) proven(ctx context.Context, endpoint string, form url.Values) (*
 	switch o.ClientAuth {
 	case "basic", "post":
 		var err error
-		if credential, err = reveal(ctx, "client_secret", o.ClientSecret); err != nil {
+		if credential, err = o.secretOf(ctx); err != nil {
 			return nil, err
 		}
 	case "client_secret_jwt", "private_key_jwt":

@@ -20,6 +20,7 @@ type bearer struct {
 	Token          secret.Ref `koanf:"token" help:"the token; read anew for each request, so that a file may rotate; this or command is required"`
 	credentialKeys `koanf:",squash"`
 	commandKeys    `koanf:",squash"`
+	nextKeys       `koanf:",squash"`
 	common         `koanf:",squash"`
 	*fixed
 	tokens *shared // of command
@@ -36,6 +37,8 @@ func newBearer(decode func(any) error, env Env) (Identity, error) {
 		errs = append(errs, errors.New("token: is missing (or give command)"))
 	case !b.Token.IsZero() && len(b.Command) > 0:
 		errs = append(errs, errors.New("command: give either token or command"))
+	case len(b.Command) > 0 && !b.NextSecret.IsZero():
+		errs = append(errs, errors.New("next_secret: goes with token, not with command"))
 	case len(b.Command) > 0 && !filepath.IsAbs(b.Command[0]):
 		errs = append(errs, errors.New("command: must begin with the whole path of the program"))
 	}
@@ -46,6 +49,9 @@ func newBearer(decode func(any) error, env Env) (Identity, error) {
 		errs = append(errs, errors.New("command_every: is below 10s"))
 	}
 	b.of("token", b.Token, env)
+	b.follow(b.Token, "bearer", env, b.allows, func(req *http.Request, token string) {
+		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(token))
+	})
 	b.tokens = newShared(env, b.run)
 	b.tokens.local = true
 	return b, errors.Join(errs...)
@@ -179,6 +185,7 @@ type apiKey struct {
 	Query          string     `koanf:"query" help:"query parameter that carries the key"`
 	Cookie         string     `koanf:"cookie" help:"cookie that carries the key"`
 	credentialKeys `koanf:",squash"`
+	nextKeys       `koanf:",squash"`
 	common         `koanf:",squash"`
 	*fixed
 }
@@ -189,6 +196,7 @@ func newAPIKey(decode func(any) error, env Env) (Identity, error) {
 		return nil, err
 	}
 	k.of("key", k.Key, env)
+	k.follow(k.Key, "api_key", env, k.allows, k.put)
 	var errs []error
 	if k.Key.IsZero() {
 		errs = append(errs, errors.New("key: is missing"))
@@ -227,7 +235,13 @@ func (k *apiKey) Apply(ctx context.Context, req *http.Request) (Grant, error) {
 	if g.ID, err = k.admit(v.Expose()); err != nil {
 		return g, err
 	}
-	switch key := strings.TrimSpace(v.Expose()); {
+	k.put(req, v.Expose())
+	return g, nil
+}
+
+// put puts a key where the server looks for it.
+func (k *apiKey) put(req *http.Request, text string) {
+	switch key := strings.TrimSpace(text); {
 	case k.Query != "":
 		q := req.URL.Query()
 		q.Set(k.Query, key)
@@ -237,7 +251,6 @@ func (k *apiKey) Apply(ctx context.Context, req *http.Request) (Grant, error) {
 	default:
 		req.Header.Set(k.Header, k.Prefix+key)
 	}
-	return g, nil
 }
 
 func (k *apiKey) Settle(g Grant, o Outcome) bool { k.settle(g, o); return false }

@@ -45,6 +45,7 @@ type oauth struct {
 	clientKeys        `koanf:",squash"`
 	RefreshAhead      time.Duration `koanf:"refresh_ahead" help:"how long before its end a token is replaced; default 5m, or a fifth of its life where that is shorter"`
 	credentialKeys    `koanf:",squash"`
+	nextKeys          `koanf:",squash"`
 	lockoutKeys       `koanf:",squash"`
 	common            `koanf:",squash"`
 	keyPair           `koanf:",squash"`
@@ -119,6 +120,8 @@ func newOAuth2(decode func(any) error, env Env) (Identity, error) {
 	}
 	errs = append(errs, o.checkDPoP()...)
 	errs = append(errs, o.checkClient()...)
+	errs = append(errs, o.checkNext()...)
+	o.follow(o.ClientSecret, "bearer", env, nil, nil) // the issuer is shown it, see tryNext
 	o.prover = newProver(o.dpopKeys)
 	client, err := wire.New(env.Net, o.Settings)
 	if err != nil {
@@ -180,6 +183,7 @@ func (o *oauth) Apply(ctx context.Context, req *http.Request) (Grant, error) {
 	token, g, err := o.tokens.get(ctx)
 	g.Scheme = o.scheme()
 	o.tellOfClient(ctx, &g)
+	o.tryNext(ctx, &g, err)
 	if err != nil {
 		return g, err
 	}
