@@ -80,7 +80,6 @@ type refreshRecord struct {
 type refreshing struct {
 	o     *oauth
 	store Store
-	key   string
 	log   *slog.Logger
 
 	mu      sync.Mutex // held during a request: there is one refresh token
@@ -89,7 +88,7 @@ type refreshing struct {
 }
 
 func askRefreshing(o *oauth, env Env) ask {
-	r := &refreshing{o: o, store: env.Store, key: "refresh/" + env.Name, log: env.Log}
+	r := &refreshing{o: o, store: env.Store, log: env.Log}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
@@ -100,7 +99,12 @@ func askRefreshing(o *oauth, env Env) ask {
 func (r *refreshing) ask(ctx context.Context) (got obtained, exchanges []evidence.Exchange, chain *evidence.Chain, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.load(ctx); err != nil {
+	seed, first, err := r.seed(ctx)
+	if err != nil {
+		return got, nil, nil, err
+	}
+	defer alone(seed)()
+	if err := r.load(seed, first); err != nil {
 		return got, nil, nil, err
 	}
 	if err := r.usable(time.Now()); err != nil {
@@ -117,9 +121,9 @@ func (r *refreshing) ask(ctx context.Context) (got obtained, exchanges []evidenc
 		r.record = &before
 		return got, nil, nil, r.notKept(err)
 	}
-	alone, cancel := context.WithTimeout(context.WithoutCancel(ctx), spendTime)
+	unhurried, cancel := context.WithTimeout(context.WithoutCancel(ctx), spendTime)
 	defer cancel()
-	got, exchanges, chain, err = r.o.obtain(context.WithValue(alone, spending{}, secret.New(r.record.Token)))
+	got, exchanges, chain, err = r.o.obtain(context.WithValue(unhurried, spending{}, secret.New(r.record.Token)))
 	r.settle(before, got, exchanges, err)
 	got.refreshEnd, got.endFixed = r.record.Expiry, r.record.Fixed
 	switch saveErr := r.save(); {
@@ -212,50 +216,67 @@ func (r *refreshing) usable(now time.Time) error {
 	return nil
 }
 
-// load finds the record: the one in memory, the one on disk, or a new one when another token was configured.
-func (r *refreshing) load(ctx context.Context) error {
-	first, err := reveal(ctx, "refresh_token", r.o.RefreshToken)
-	if err != nil && r.record == nil {
-		return err
+// grantsInUse are the grants of this process by their first refresh token: two identities with the same one take turns.
+var grantsInUse sync.Map // of *sync.Mutex
+
+// alone waits until nobody else in this process spends a refresh token of the same grant.
+func alone(seed string) (done func()) {
+	lock, _ := grantsInUse.LoadOrStore(seed, &sync.Mutex{})
+	lock.(*sync.Mutex).Lock()
+	return lock.(*sync.Mutex).Unlock
+}
+
+// seed gives the name of the grant: the hash of its first refresh token. While that cannot be read, the one before holds.
+func (r *refreshing) seed(ctx context.Context) (seed string, first secret.Value, err error) {
+	first, err = reveal(ctx, "refresh_token", r.o.RefreshToken)
+	if err != nil && r.record != nil {
+		return r.record.Seed, first, nil
 	}
+	sum := sha256.Sum256([]byte(first.Expose()))
+	return hex.EncodeToString(sum[:]), first, err
+}
+
+// load finds the record of a grant: on disk, where another identity or a run before this one left it, or a new one. It stands
+// under the name of the grant and not of the identity, so that an identity with another name does not begin with a token
+// that was spent long ago.
+func (r *refreshing) load(seed string, first secret.Value) error {
 	if r.store == nil {
 		return r.notKept(errors.New("no state_directory is set, or another authvigil uses it"))
 	}
-	sum := sha256.Sum256([]byte(first.Expose()))
-	seed := hex.EncodeToString(sum[:])
-	if r.record == nil {
-		b, err := r.store.Load(r.key)
-		rec := refreshRecord{}
-		switch {
-		case err == nil && len(b) == 0:
-		case err == nil:
-			if err = json.Unmarshal(b, &rec); err == nil {
-				secret.Remember(rec.Token)
-				r.record = &rec
-			}
-		case errors.Is(err, ErrOlder): // its token was used by a later one, but another seed is still another seed
-			if _ = json.Unmarshal(b, &rec); rec.mayBeGone() {
-				rec = refreshRecord{Seed: rec.Seed, Phase: lost, At: time.Now().UTC()}
-			}
-			secret.Remember(rec.Token)
-			r.record = &rec
-		case errors.Is(err, ErrDamaged):
-			r.record = &refreshRecord{Seed: seed, Phase: lost, At: time.Now().UTC()}
-		}
-		if err != nil && r.record == nil {
+	if r.unsaved && r.record.Seed == seed { // a new token that could not be written; it is not spent before it was
+		if err := r.save(); err != nil {
 			return r.notKept(err)
 		}
-		if r.record != nil && r.record.Phase == lost {
-			if err := r.save(); err != nil {
-				r.record = nil
-				return r.notKept(err)
-			}
+		return nil
+	}
+	b, err := r.store.Load(r.key(seed))
+	rec := refreshRecord{Seed: seed, Token: first.Expose(), Phase: ready, At: time.Now().UTC()}
+	read := func() error {
+		rec = refreshRecord{}
+		err := json.Unmarshal(b, &rec)
+		secret.Remember(rec.Token)
+		return err
+	}
+	switch {
+	case err == nil && len(b) == 0:
+		if first.IsZero() {
+			return r.notKept(errors.New("the record of the grant is gone"))
 		}
+	case err == nil:
+		if err := read(); err != nil {
+			return r.notKept(err)
+		}
+	case errors.Is(err, ErrOlder): // its token was used by a later one, where the issuer rotates them
+		if read() != nil || rec.mayBeGone() {
+			rec = refreshRecord{Seed: seed, Phase: lost, At: time.Now().UTC()}
+		}
+	case errors.Is(err, ErrDamaged):
+		rec = refreshRecord{Seed: seed, Phase: lost, At: time.Now().UTC()}
+	default:
+		return r.notKept(err)
 	}
-	if err == nil && !first.IsZero() && (r.record == nil || r.record.Seed != seed) {
-		r.record = &refreshRecord{Seed: seed, Token: first.Expose(), Phase: ready, At: time.Now().UTC()}
-	}
-	if r.unsaved { // a new token that could not be written; it is not spent before it was
+	r.record = &rec
+	if err != nil {
 		if err := r.save(); err != nil {
 			return r.notKept(err)
 		}
@@ -263,13 +284,16 @@ func (r *refreshing) load(ctx context.Context) error {
 	return nil
 }
 
+// key is where the record of a grant is kept.
+func (r *refreshing) key(seed string) string { return "refresh/" + seed[:32] }
+
 func (r *refreshing) save() error {
 	r.unsaved = true
 	b, err := json.Marshal(r.record)
 	if err != nil {
 		return err
 	}
-	if err := r.store.Save(r.key, b); err != nil {
+	if err := r.store.Save(r.key(r.record.Seed), b); err != nil {
 		return err
 	}
 	r.unsaved = false

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -47,10 +48,11 @@ type consent struct {
 	w    *sandbox.World
 	n    wire.Net
 	path string // of the file with the first refresh token
+	name string // of the identity
 }
 
 func newConsent(t *testing.T, w *sandbox.World, n wire.Net) *consent {
-	c := &consent{t: t, w: w, n: n, path: filepath.Join(t.TempDir(), "refresh")}
+	c := &consent{t: t, w: w, n: n, path: filepath.Join(t.TempDir(), "refresh"), name: "web"}
 	c.renew()
 	return c
 }
@@ -58,7 +60,7 @@ func newConsent(t *testing.T, w *sandbox.World, n wire.Net) *consent {
 func (c *consent) renew() { write(c.t, c.path, []byte(c.w.IdP.Consent(sandbox.WebID))) }
 
 func (c *consent) identity(store Store, more ...func(v reflect.Value)) Identity {
-	return buildIn(c.t, Env{Name: "web", Net: c.n, Store: store, Jitter: func() float64 { return 0.5 }, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}, append([]func(v reflect.Value){func(v reflect.Value) {
+	return buildIn(c.t, Env{Name: c.name, Net: c.n, Store: store, Jitter: func() float64 { return 0.5 }, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}, append([]func(v reflect.Value){func(v reflect.Value) {
 		v.FieldByName("Grant").SetString("refresh_token")
 		v.FieldByName("Issuer").SetString(sandbox.Issuer)
 		v.FieldByName("ClientID").SetString(sandbox.WebID)
@@ -106,6 +108,39 @@ func TestRefresh_rotates(t *testing.T) {
 		}
 		if n := c.asked(); n != 24 {
 			t.Errorf("%d token requests, want 24", n)
+		}
+	})
+}
+
+// TestRefresh_anotherName: an identity that was given another name goes on with the last token, and does not begin anew with the
+// first one, which was spent; and two identities with one grant take turns.
+func TestRefresh_anotherName(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *sandbox.World, n wire.Net) {
+		c, store := newConsent(t, w, n), newKept()
+		if _, fault := apply(t, c.identity(store)); fault != nil {
+			t.Fatal(fault)
+		}
+		c.name = "renamed"
+		renamed := c.identity(store)
+		if _, fault := apply(t, renamed); fault != nil {
+			t.Fatalf("after renaming: %v", fault)
+		}
+		c.name = "other"
+		other := c.identity(store)
+		for range 6 {
+			var group sync.WaitGroup
+			for _, id := range []Identity{renamed, other} {
+				group.Go(func() {
+					if _, fault := apply(t, id); fault != nil {
+						t.Errorf("in turns: %v", fault)
+					}
+				})
+			}
+			group.Wait()
+			time.Sleep(2 * time.Hour)
+		}
+		if n := c.asked(); n != 2+5+6 {
+			t.Errorf("%d token requests, want %d", n, 2+5+6)
 		}
 	})
 }
@@ -336,7 +371,11 @@ func TestRefresh_damagedState(t *testing.T) {
 			t.Fatal(fault)
 		}
 		s.Close()
-		write(t, filepath.Join(dir, "refresh%2Fweb.sealed"), []byte("rubbish"))
+		kept, _ := filepath.Glob(filepath.Join(dir, "refresh*.sealed"))
+		if len(kept) != 1 {
+			t.Fatalf("%d records", len(kept))
+		}
+		write(t, kept[0], []byte("rubbish"))
 		for range 2 {
 			s = openStore(t, dir)
 			_, fault := apply(t, c.identity(s))
