@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/authvigil/authvigil/agent/secret"
 	"github.com/authvigil/authvigil/probes/evidence"
 	"github.com/authvigil/authvigil/probes/identity"
 	"github.com/authvigil/authvigil/probes/wire"
@@ -87,7 +88,36 @@ func newHTTP(decode func(any) error, env Env) (Probe, error) {
 		}
 	}
 	errs = append(errs, p.findOthers(env)...)
+	p.remember()
 	return p, errors.Join(errs...)
+}
+
+var (
+	// plainHeaders are request headers whose values are no credentials.
+	plainHeaders = regexp.MustCompile(`(?i)^(accept.*|cache-control|connection|content-.*|host|if-.*|origin|prefer|referer|te|user-agent|x-requested-with)$`)
+	// secretNames are names of query parameters whose values may be.
+	secretNames = regexp.MustCompile(`(?i)key|token|secret|sig|pass|auth|code|cred`)
+)
+
+// remember keeps what may be a credential among the settings, though it should not stand there, from being shown when a
+// server repeats it: values of headers, and of query parameters that are named or look like one.
+func (p *httpProbe) remember() {
+	for name, value := range p.Headers {
+		if !plainHeaders.MatchString(name) {
+			secret.Remember(value)
+		}
+	}
+	if p.url == nil {
+		return
+	}
+	const longWord = 20 // characters that no ordinary word has
+	for name, values := range p.url.Query() {
+		for _, value := range values {
+			if secretNames.MatchString(name) || len(value) >= longWord && !strings.ContainsAny(value, " :") {
+				secret.Remember(value)
+			}
+		}
+	}
 }
 
 // as gives the identity of a name; without a name, a stranger.

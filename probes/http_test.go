@@ -231,6 +231,32 @@ func makeIdentity(t *testing.T, kind string, env Env) identity.Identity {
 	return id
 }
 
+// TestHTTP_settingsThatAreRepeated: a server that repeats what it was sent shows no header or query value that may be a
+// credential, though none belongs there; ordinary words stay.
+func TestHTTP_settingsThatAreRepeated(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusUnauthorized)
+		fmt.Fprintf(w, "you sent %s %s and %s", r.Header.Get("X-Legacy-Auth"), r.URL, r.Header.Get("Accept"))
+	}))
+	defer server.Close()
+	p := makeProbe(t, "http", testEnv(), map[string]any{"URL": server.URL + "/?state=pending&apikey=in+the/query", "Headers": map[string]string{"X-Legacy-Auth": "in-the-header", "Accept": "application/json"}})
+	report, _ := p.Run(t.Context())
+	if len(report.Exchanges) == 0 {
+		t.Fatal("nothing was asked")
+	}
+	got := report.Exchanges[0].Body
+	for _, secret := range []string{"in-the-header", "in+the/query", "in%20the/query", "in%2Bthe"} {
+		if strings.Contains(got, secret) {
+			t.Errorf("%q shows %s", got, secret)
+		}
+	}
+	for _, word := range []string{"application/json", "pending"} {
+		if !strings.Contains(got, word) {
+			t.Errorf("%q lacks %s", got, word)
+		}
+	}
+}
+
 func TestHTTP_untrustedServerGetsNoCredential(t *testing.T) {
 	asked := false
 	server := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))
