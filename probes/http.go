@@ -111,11 +111,12 @@ func (p *httpProbe) remember() {
 		return
 	}
 	const longWord = 20 // characters that no ordinary word has
-	for name, values := range p.url.Query() {
-		for _, value := range values {
-			if secretNames.MatchString(name) || len(value) >= longWord && !strings.ContainsAny(value, " :") {
-				secret.Remember(value)
-			}
+	for part := range strings.SplitSeq(p.url.RawQuery, "&") {
+		name, raw, _ := strings.Cut(part, "=")
+		value, err := url.QueryUnescape(raw)
+		if err == nil && (secretNames.MatchString(name) || len(value) >= longWord && !strings.ContainsAny(value, " :")) {
+			secret.Remember(value)
+			secret.Remember(raw) // servers repeat it as it came
 		}
 	}
 }
