@@ -104,11 +104,11 @@ func decodeValue(raw any, into reflect.Value, path []string) []keyError {
 			}
 		}
 		text, ok := raw.(string)
-		if at, is := raw.(time.Time); is && into.Type() == timeType { // TOML has dates of its own
-			text, ok = at.Format(time.RFC3339Nano), true
-		}
 		if !ok {
 			return wrong("text", "")
+		}
+		if _, err := time.Parse(time.RFC3339Nano, text); err != nil && into.Type() == timeType {
+			return []keyError{{path, fmt.Sprintf("%s: want a moment with its zone, got %q", path[len(path)-1], text), "such as 2026-01-31T22:00:00Z or 2026-01-31T22:00:00+01:00"}}
 		}
 		if err := into.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text)); err != nil {
 			return []keyError{{path, fmt.Sprintf("%s: %v", path[len(path)-1], err), ""}}
