@@ -80,6 +80,9 @@ func (p *issuerProbe) checkToken(ctx context.Context, l *look) {
 	if short := strings.TrimPrefix(strings.ToLower(t.Type), "application/"); p.TokenType != "" && short != strings.TrimPrefix(strings.ToLower(p.TokenType), "application/") {
 		l.note("token_type", "the token is of type %q, not %q", t.Type, p.TokenType)
 	}
+	if t.ID {
+		l.note("token_type", "the token is an ID token, which tells a client who logged in; an API is to be shown an access token")
+	}
 	if p.Audience != "" && !slices.Contains(t.Audience, p.Audience) && l.fault == nil {
 		l.fault = &evidence.Fault{Stage: evidence.StageToken, Symptom: evidence.SymptomRuleViolated, Code: "audience",
 			Err: fmt.Errorf("the token is for audience %s, not for %s", strings.Join(t.Audience, " "), p.Audience)}

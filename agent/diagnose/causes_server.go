@@ -47,6 +47,7 @@ var tlsRows = []row{
 	{cause: TLSStartTLSUnavailable, weight: 95, when: faultCode(evidence.SymptomTLS, "starttls_not_offered", "starttls_refused", "protocol_violation")},
 	{cause: TLSStapleUnusable, weight: 92, when: facet("staple_missing", "staple_stale", "staple_invalid", "staple_unknown")},
 	{cause: TLSFleetInconsistent, weight: 90, when: facet("inconsistent_fleet")},
+	{cause: NetworkUnreachable, weight: 70, when: facet("address_unreachable")}, // one of several: the others work
 	{cause: TLSClientCertRejected, weight: 95, when: facet("client_cert_not_accepted", "client_key_mismatch", "client_cert_usage", "client_cert_unreadable", "client_cert_expired", "client_cert_not_yet_valid")},
 	{cause: CredentialExpiring, weight: 95, when: facet("client_cert_expiring", "client_auth_sunset")},
 	{cause: TLSWeak, weight: 94, when: faultCode(evidence.SymptomTLS, "protocol_too_old")},

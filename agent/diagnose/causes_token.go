@@ -98,7 +98,9 @@ var tokenRows = []row{
 	{cause: TokenRevoked, weight: 84, all: of(cRevoked, cUser), not: of(cCert, cSubscription, cResource), when: func(f *facts) bool { return api(f) && noTLS(f) && sure(f) }}, // the user took it back from the client
 	{cause: TokenRevoked, weight: 80, all: of(cToken, cDisabled), not: of(cUser, cClient, cSubscription, cScope, cPermission, cResource, cMissing), when: func(f *facts) bool { return bearer(f) && api(f) && noTLS(f) && sure(f) }},
 	{cause: TokenRevoked, weight: 85, when: func(f *facts) bool { return f.hasCode("token revoked", "revoked token", "session revoked") }},
-	{cause: TokenMalformed, weight: 66, when: func(f *facts) bool { return f.token != nil && len(f.token.Problems) > 0 && f.refused() && api(f) }},
+	{cause: TokenMalformed, weight: 66, when: func(f *facts) bool {
+		return f.token != nil && (len(f.token.Problems) > 0 || f.token.ID) && f.refused() && api(f)
+	}},
 	{cause: UnknownUnauthorized, weight: 71, prose: true, all: of(cToken, cInvalid), not: of(cHeader, cExpired, cRevoked, cMalformed, cAudience, cIssuer, cSignature, cKey, cScope, cMissing), when: func(f *facts) bool { // it says that the token is bad, and no more
 		return (bearer(f) || f.scheme == "session") && api(f) && noTLS(f) && (f.status == 401 || f.status >= 500) && !f.all.any(of(cExpired, cRevoked, cMalformed, cAudience, cIssuer, cSignature, cKid))
 	}},

@@ -335,6 +335,9 @@ func (f *facts) because() (lines []string) {
 	if missing := f.missingScopes(); len(missing) > 0 {
 		add("the token lacks the scope %s, which the endpoint needs by configuration", strings.Join(missing, " "))
 	}
+	if f.token != nil && f.token.ID && f.refused() {
+		add("the token is an ID token, which tells a client who logged in; an API is to be shown an access token")
+	}
 	lines = append(lines, f.problems()...)
 	for _, n := range f.c.Sighting.Report.Notes {
 		add("%s", n.Detail)

@@ -110,6 +110,7 @@ type Token struct {
 	Signature Signature
 	Active    State    // what its server says when it is asked (RFC 7662): ok, fail; empty: not asked
 	Bound     string   // cnf confirmation: jkt, x5t#S256
+	ID        bool     // an ID token (OpenID Connect Core section 2): it tells a client who logged in, and no API should accept it
 	Problems  []string // what is wrong with its form, in words
 }
 

@@ -66,6 +66,11 @@ func TestDecodeToken(t *testing.T) {
 	if got := DecodeToken("opaque-token-text"); got.Format != "opaque" || len(got.Problems) > 0 {
 		t.Errorf("opaque token: %+v", got)
 	}
+	for claims, want := range map[string]bool{`{"at_hash":"x"}`: true, `{"nonce":"x"}`: true, `{"nonce":"x","scp":"files"}`: false, `{"sub":"x"}`: false} {
+		if got := DecodeToken(jwt(`{"alg":"ES256"}`, claims)); got.ID != want {
+			t.Errorf("%s: ID token %v, want %v", claims, got.ID, want)
+		}
+	}
 	if got := DecodeToken(jwt(`{"alg":"none"}`, `{}`)); got.Signature != SignatureNone {
 		t.Errorf("alg none: %+v", got)
 	}

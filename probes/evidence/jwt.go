@@ -82,6 +82,10 @@ func (t *Token) claims(c map[string]any) {
 		}
 	}
 	t.Issued, t.NotBefore, t.Expiry = t.moment(c, "iat"), t.moment(c, "nbf"), t.moment(c, "exp")
+	for _, name := range []string{"at_hash", "c_hash", "nonce"} { // claims that access tokens have no use for (RFC 9068 section 2.2)
+		_, has := c[name].(string)
+		t.ID = t.ID || has && len(t.Scopes) == 0
+	}
 	if cnf, ok := c["cnf"].(map[string]any); ok {
 		for _, name := range []string{"jkt", "x5t#S256"} {
 			if _, ok := cnf[name]; ok {

@@ -233,12 +233,15 @@ func TestCertificates(t *testing.T) {
 		{name: "A30 list of 200 MB", chain: []*node{leaf(listed("/huge.crl")), mid}, notes: "longer than"},
 		{name: "OCSP responder says revoked", chain: []*node{ocspRevoked, mid}, cause: "tls_revoked", word: "revoked"},
 		{name: "OCSP responder says good", chain: []*node{ocspGood, mid}},
+		{name: "A30 list that drips", chain: []*node{leaf(func(c *x509.Certificate) { c.CRLDistributionPoints = []string{"http://" + drips(t) + "/list.crl"} }), mid}, probe: `timeout = "3s"`, word: `"subject":"revocation,unknown","value":1`},
 		{name: "A31 staple says revoked", chain: []*node{ocspRevoked, mid}, nginx: "ssl_stapling on; ssl_stapling_file revoked.ocsp;", cause: "tls_revoked", word: "revoked"},
 		{name: "staple is good", chain: []*node{ocspGood, mid}, nginx: "ssl_stapling on; ssl_stapling_file good.ocsp;"},
 		{name: "A32 staple is out of date", chain: []*node{stapled, mid}, nginx: "ssl_stapling on; ssl_stapling_file stale.ocsp;", cause: "tls_staple_unusable", word: "staple_stale"},
 		{name: "staple is promised and missing", chain: []*node{leaf(answered(mustStaple)), mid}, cause: "tls_staple_unusable", word: "staple_missing"},
 		{name: "A33 RSA 1024", chain: []*node{p.issueFor(weak, "localhost", mid, nil), mid}, nginx: "ssl_ciphers DEFAULT@SECLEVEL=0;", cause: "tls_weak", word: "RSA-1024"},
 		{name: "A33 SHA-1", chain: []*node{p.issue("localhost", rsaMid, func(c *x509.Certificate) { c.SignatureAlgorithm = x509.SHA1WithRSA }), rsaMid}, nginx: "ssl_ciphers DEFAULT@SECLEVEL=0;", cause: "tls_weak", word: "SHA1-RSA"},
+		{name: "A34 negative serial in an extra certificate", chain: []*node{leaf(nil), mid, p.oddSerial("extra", mid)}, cause: "tls_cert_malformed", word: "negative serial"},
+		{name: "A34 negative serial of the leaf", chain: []*node{p.oddSerial("localhost", mid), mid}, cause: "tls_cert_malformed", word: `"subject":"0,leaf"`},
 		{name: "A38 another authority than expected", chain: []*node{leaf(nil), mid}, probe: `expect_issuer = "Let's Encrypt"`, cause: "tls_untrusted_chain", word: "Let's Encrypt"},
 		{name: "A49 six days, 70 h left", chain: []*node{leaf(until(-74*time.Hour, 70*time.Hour)), mid}},
 		{name: "A49 six days, 50 h left", chain: []*node{leaf(until(-94*time.Hour, 50*time.Hour)), mid}, cause: "tls_cert_expiring", word: "expiring"},
@@ -302,6 +305,34 @@ func (p *pki) inspect(address string) string {
 		p.t.Errorf("inspect cert: %v", err)
 	}
 	return string(out)
+}
+
+// oddSerial has OpenSSL issue a certificate with a negative serial, which crypto/x509 neither writes nor reads.
+func (p *pki) oddSerial(name string, by *node) *node {
+	p.t.Helper()
+	key := newKey(p.t)
+	p.save("odd", &node{by.cert, key})
+	p.save("by", by)
+	p.openssl("req", "-new", "-key", "odd.key", "-subj", "/CN="+name, "-out", "odd.csr")
+	p.openssl("x509", "-req", "-in", "odd.csr", "-CA", "by.crt", "-CAkey", "by.key", "-set_serial", "-5", "-days", "60", "-outform", "der", "-out", "odd.der")
+	der, err := os.ReadFile(filepath.Join(p.dir, "odd.der"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return &node{&x509.Certificate{Raw: der}, key}
+}
+
+// drips is a server whose answer never ends, a byte at a time.
+func drips(t *testing.T) string {
+	return serve(t, func(c net.Conn) {
+		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+		for range 1000 {
+			if _, err := c.Write([]byte{0x30}); err != nil {
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
 }
 
 func mustRSA(t *testing.T) *rsa.PrivateKey {
@@ -425,6 +456,60 @@ func localhost(t *testing.T, address string) string {
 		t.Fatal(err)
 	}
 	return "localhost:" + n
+}
+
+// TestCertificates_fleet looks at hosts with an address of each family: one that shows the old certificate, one that refuses,
+// one that shows an expired one (A35, A36).
+func TestCertificates_fleet(t *testing.T) {
+	t.Parallel()
+	p := &pki{t: t, dir: t.TempDir()}
+	day := 24 * time.Hour
+	root := p.issue("CA Root", nil, nil)
+	write(t, filepath.Join(p.dir, "root.pem"), root.pem())
+	until := func(name string, from, to time.Duration) {
+		p.save(name, p.issue("localhost", root, func(c *x509.Certificate) {
+			c.DNSNames, c.NotBefore, c.NotAfter = []string{"fleet.test"}, time.Now().Add(from), time.Now().Add(to)
+		}), root)
+	}
+	until("new", -day, 89*day)
+	until("old", -60*day, 30*day)
+	until("over", -91*day, -day)
+	var servers, config strings.Builder
+	last := 0
+	for _, c := range []struct{ name, four, six, more string }{
+		{"same", "new", "new", ""}, {"mixed", "new", "old", ""}, {"refused", "new", "", ""}, {"over", "new", "over", ""}, {"first", "new", "over", `addresses = "first"`},
+	} {
+		last = port(t)
+		fmt.Fprintf(&servers, "server { listen 127.0.0.1:%d ssl; ssl_certificate %s.crt; ssl_certificate_key %s.key; }\n", last, c.four, c.four)
+		if c.six != "" {
+			fmt.Fprintf(&servers, "server { listen [::1]:%d ssl; ssl_certificate %s.crt; ssl_certificate_key %s.key; }\n", last, c.six, c.six)
+		}
+		fmt.Fprintf(&config, "[probe.%s]\nkind = \"certificate\"\naddress = \"fleet.test:%d\"\nca_file = \"%s/root.pem\"\n%s\n", c.name, last, p.dir, c.more)
+	}
+	serveNginx(t, p.dir, servers.String())
+	reachable(t, last)
+	records := onceAmong(t, "127.0.0.1 localhost fleet.test\n::1 fleet.test\n", config.String())
+	for name, want := range map[string]struct {
+		ok          bool
+		cause, word string
+	}{
+		"same":    {true, "", `"subject":"ipv6,ok","value":1`},
+		"mixed":   {true, "tls_fleet_inconsistent", "::1 one that began"},
+		"refused": {true, "network_unreachable", `"subject":"ipv6,fault","value":1`},
+		"over":    {false, "tls_cert_expired", "::1"},
+	} {
+		r := records[name]
+		cause := ""
+		if len(r.Findings) > 0 {
+			cause = r.Findings[0].Cause
+		}
+		if r.OK != want.ok || cause != want.cause || !strings.Contains(r.raw, want.word) {
+			t.Errorf("%s: want %q, ok %v, with %q; got %s", name, want.cause, want.ok, want.word, brief(r.raw))
+		}
+	}
+	if n := strings.Count(records["first"].raw, `"method":"TLS"`); n != 1 {
+		t.Errorf("first: %d addresses were looked at: %s", n, brief(records["first"].raw))
+	}
 }
 
 // TestCertificates_wrongClock: three time servers say that the local clock is forty days ahead; what looks expired is a

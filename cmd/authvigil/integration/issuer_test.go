@@ -94,6 +94,14 @@ ca_file = %q
 	daemon = run()
 	eventually(t, 10*time.Second, "well with nothing remembered", well)
 
+	// Its token endpoint alone is down: the token in use works for a quarter of an hour, and the outage is seen after a minute.
+	provider.knob(t, "seconds=1000&status=503")
+	if !well() {
+		t.Error("the token in use does not work any more")
+	}
+	eventually(t, 75*time.Second, "the outage is seen although the token in use works", func() bool { return cause("idp_unavailable", "issuer:"+provider.issuer) })
+	provider.knob(t, "seconds=1000")
+
 	// The issuer dies, and comes back.
 	provider.kill()
 	eventually(t, 10*time.Second, "the outage is named", func() bool { return cause("idp_unavailable", "issuer:"+provider.issuer) })
@@ -152,7 +160,7 @@ func TestIssuer_tampered(t *testing.T) {
 		name     string
 		metadata any // members that differ, or the whole text
 		keys     any
-		claims   m // of the token that is checked; nil: none
+		claims   m // of the token that is checked, and members of its header as "typ of header"; nil: none
 		cause    string
 		culprit  string
 		word     string
@@ -177,6 +185,13 @@ func TestIssuer_tampered(t *testing.T) {
 		{"token-issuer", nil, nil, m{"iss": "https://localhost"}, "token_issuer_mismatch", "issuer", "https://localhost"},
 		{"token-audience", nil, nil, m{"aud": "urn:other"}, "token_audience_mismatch", "identity:token-audience", "urn:other"},
 		{"token-expired", nil, nil, m{"exp": time.Now().Add(-time.Hour).Unix()}, "token_expired", "identity:token-expired", "ended"},
+		{"token-early", nil, nil, m{"nbf": time.Now().Add(90 * time.Second).Unix()}, "token_not_yet_valid", "issuer", "is valid from"},
+		{"token-alg-none", nil, nil, m{"alg of header": "none"}, "token_signature_invalid", "issuer", "no signature"},
+		{"token-alg-hs256", nil, nil, m{"alg of header": "HS256"}, "token_algorithm_unsupported", "issuer", "shared secret"},
+		{"token-typ", nil, nil, m{"typ of header": "JWT"}, "token_malformed", "issuer", `"JWT"`},
+		{"token-of-login", nil, nil, m{"at_hash": "x"}, "token_malformed", "issuer", "ID token"},
+		{"key-for-few", nil, m{"keys": []any{m{"kty": "EC", "crv": "secp256k1", "kid": "few", "x": "AAAA", "y": "AAAA"}, m{"kty": "AKP", "alg": "ML-DSA-44", "kid": "later", "pub": "AAAA"}, jwk(nil)}}, m{}, "", "", ""},
+		{"keys-slow", m{"jwks_uri": "https://" + localhost(t, silent(t)) + "/keys"}, nil, nil, "jwks_unusable", "keyset", "cannot be had"},
 		{"cached-too-long", nil, nil, nil, "jwks_cache_unsuitable", "keyset", "max_cache"},
 	}
 	var config strings.Builder
@@ -197,11 +212,24 @@ func TestIssuer_tampered(t *testing.T) {
 		put(k.name+"/keys", k.keys)
 		fmt.Fprintf(&config, "[probe.%s]\nkind = \"issuer\"\nissuer = %q\nca_file = %q\n", k.name, issuer(k.name), c.file)
 		if k.claims != nil {
-			claims := m{"iss": issuer(k.name), "aud": "urn:things", "iat": time.Now().Add(-time.Minute).Unix(), "exp": time.Now().Add(time.Hour).Unix()}
-			maps.Copy(claims, k.claims)
-			write(t, filepath.Join(dir, k.name+".token"), signed(t, key, m{"alg": "ES256", "kid": "one", "typ": "at+jwt"}, claims))
-			fmt.Fprintf(&config, "identity = %q\naudience = \"urn:things\"\n[identity.%s]\nkind = \"bearer\"\ntoken = \"file:%s/%s.token\"\n", k.name, k.name, dir, k.name)
+			claims, header := m{"iss": issuer(k.name), "aud": "urn:things", "iat": time.Now().Add(-time.Minute).Unix(), "exp": time.Now().Add(time.Hour).Unix()}, m{"alg": "ES256", "kid": "one", "typ": "at+jwt"}
+			for name, value := range k.claims {
+				if name, ok := strings.CutSuffix(name, " of header"); ok {
+					header[name] = value
+				} else {
+					claims[name] = value
+				}
+			}
+			write(t, filepath.Join(dir, k.name+".token"), signed(t, key, header, claims))
+			fmt.Fprintf(&config, "identity = %q\naudience = \"urn:things\"\ntoken_type = \"at+jwt\"\n[identity.%s]\nkind = \"bearer\"\ntoken = \"file:%s/%s.token\"\n", k.name, k.name, dir, k.name)
 		}
+	}
+	// Resources that name this issuer, another one, and nobody (RFC 9728).
+	for name, servers := range map[string][]string{"ours": {issuer("healthy")}, "theirs": {"https://other.test"}} {
+		put(".well-known/oauth-protected-resource/"+name, m{"resource": base + "/" + name, "authorization_servers": servers})
+	}
+	for _, name := range []string{"ours", "theirs", "mute"} {
+		fmt.Fprintf(&config, "[probe.resource-%s]\nkind = \"issuer\"\nissuer = %q\nca_file = %q\nresource = \"%s/%s\"\n", name, issuer("healthy"), c.file, base, name)
 	}
 	put(".well-known/oauth-authorization-server/by-8414", m{"issuer": issuer("by-8414"), "jwks_uri": issuer("healthy") + "/keys", "token_endpoint": base + "/token"})
 	fmt.Fprintf(&config, "[probe.by-8414]\nkind = \"issuer\"\nissuer = %q\nca_file = %q\n", issuer("by-8414"), c.file)
@@ -213,6 +241,12 @@ func TestIssuer_tampered(t *testing.T) {
 	records := once(t, config.String())
 	if r := records["by-8414"]; !r.OK || len(r.Findings) > 0 {
 		t.Errorf("metadata by the rule of RFC 8414: %s", r.raw)
+	}
+	for name, word := range map[string]string{"ours": "", "theirs": "other.test", "mute": "404"} {
+		r := records["resource-"+name]
+		if word == "" && (!r.OK || len(r.Findings) > 0) || word != "" && (len(r.Findings) == 0 || r.Findings[0].Cause != "issuer_drift" || !strings.Contains(r.raw, word)) {
+			t.Errorf("resource %s: %s", name, r.raw)
+		}
 	}
 	for _, k := range cases {
 		r := records[k.name]

@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -334,15 +335,29 @@ func faketime(t *testing.T) string {
 // once runs the program once on a configuration and gives the record of each probe.
 func once(t *testing.T, config string, names ...string) map[string]record {
 	t.Helper()
+	return onceBy(t, nil, config, names...)
+}
+
+// onceAmong does so on a machine whose file of hosts is another.
+func onceAmong(t *testing.T, hosts, config string) map[string]record {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "hosts")
+	write(t, path, hosts)
+	return onceBy(t, []string{need(t, "unshare"), "--mount", "--map-root-user", "sh", "-c", `mount --bind "$0" /etc/hosts && exec "$@"`, path}, config)
+}
+
+func onceBy(t *testing.T, before []string, config string, names ...string) map[string]record {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "authvigil.toml")
 	write(t, path, config)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	args := slices.Concat(before, []string{binary(t), "once", "--output", "ndjson", "--log.level", "error", "--config.file", path}, names)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // not of building the program
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary(t), append([]string{"once", "--output", "ndjson", "--log.level", "error", "--config.file", path}, names...)...)
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
-	if code := cmd.ProcessState.ExitCode(); code > 1 {
+	if code := cmd.ProcessState.ExitCode(); code < 0 || code > 1 {
 		t.Fatalf("once: %v\n%s", err, stderr.String())
 	}
 	records := map[string]record{}
