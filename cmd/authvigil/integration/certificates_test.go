@@ -34,7 +34,7 @@ func (n *node) pem() string { return block("CERTIFICATE", n.cert.Raw) }
 
 // A pki issues certificates into a directory, good ones unless edit says otherwise.
 type pki struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	serial int64
 }
@@ -128,10 +128,11 @@ type served struct {
 // and lists over HTTP.
 func TestCertificates(t *testing.T) {
 	t.Parallel()
+	binary(t) // built, so that the time below is that of the list
 	began := time.Now()
 	p := &pki{t: t, dir: t.TempDir()}
 	day := 24 * time.Hour
-	now := time.Now()
+	now := began
 	plain, ocsp := port(t), port(t)
 	pkiURL := fmt.Sprintf("http://127.0.0.1:%d", plain)
 	until := func(from, to time.Duration) func(*x509.Certificate) {
@@ -335,7 +336,7 @@ func drips(t *testing.T) string {
 	})
 }
 
-func mustRSA(t *testing.T) *rsa.PrivateKey {
+func mustRSA(t testing.TB) *rsa.PrivateKey {
 	t.Helper()
 	k, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {

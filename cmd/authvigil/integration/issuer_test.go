@@ -185,7 +185,7 @@ func TestIssuer_tampered(t *testing.T) {
 		{"token-issuer", nil, nil, m{"iss": "https://localhost"}, "token_issuer_mismatch", "issuer", "https://localhost"},
 		{"token-audience", nil, nil, m{"aud": "urn:other"}, "token_audience_mismatch", "identity:token-audience", "urn:other"},
 		{"token-expired", nil, nil, m{"exp": time.Now().Add(-time.Hour).Unix()}, "token_expired", "identity:token-expired", "ended"},
-		{"token-early", nil, nil, m{"nbf": time.Now().Add(90 * time.Second).Unix()}, "token_not_yet_valid", "issuer", "is valid from"},
+		{"token-early", nil, nil, m{"nbf": time.Now().Add(10 * time.Minute).Unix()}, "token_not_yet_valid", "issuer", "is valid from"},
 		{"token-alg-none", nil, nil, m{"alg of header": "none"}, "token_signature_invalid", "issuer", "no signature"},
 		{"token-alg-hs256", nil, nil, m{"alg of header": "HS256"}, "token_algorithm_unsupported", "issuer", "shared secret"},
 		{"token-typ", nil, nil, m{"typ of header": "JWT"}, "token_malformed", "issuer", `"JWT"`},

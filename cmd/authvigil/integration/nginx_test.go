@@ -52,7 +52,7 @@ func startNginx(t *testing.T, c *ca) *nginx {
 }
 
 // serveNginx starts nginx in a directory with what stands in its block http.
-func serveNginx(t *testing.T, dir, http string) *process {
+func serveNginx(t testing.TB, dir, http string) *process {
 	t.Helper()
 	path := filepath.Join(dir, "nginx.conf")
 	write(t, path, fmt.Sprintf("daemon off; master_process off; pid %s/nginx.pid; events {}\nhttp { access_log off; client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;\n%s}", dir, http))

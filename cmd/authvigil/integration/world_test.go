@@ -45,7 +45,7 @@ var program = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-func binary(t *testing.T) string {
+func binary(t testing.TB) string {
 	t.Helper()
 	path, err := program()
 	if err != nil {
@@ -55,7 +55,7 @@ func binary(t *testing.T) string {
 }
 
 // need finds a program that a test cannot do without.
-func need(t *testing.T, name string) string {
+func need(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
@@ -70,7 +70,7 @@ func need(t *testing.T, name string) string {
 }
 
 // port finds a free port of loopback.
-func port(t *testing.T) int {
+func port(t testing.TB) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -89,7 +89,7 @@ type process struct {
 }
 
 // start runs a program until the test ends. ready, if not empty, is a word of its output to wait for.
-func start(t *testing.T, ready string, env []string, dir, name string, args ...string) *process {
+func start(t testing.TB, ready string, env []string, dir, name string, args ...string) *process {
 	t.Helper()
 	p := &process{Cmd: exec.Command(name, args...), log: &strings.Builder{}, done: make(chan struct{})}
 	p.Dir, p.Env = dir, append(os.Environ(), env...)
@@ -145,7 +145,7 @@ func (p *process) kill() {
 }
 
 // stop ends the process by SIGTERM and gives its exit code.
-func (p *process) stop(t *testing.T) int {
+func (p *process) stop(t testing.TB) int {
 	t.Helper()
 	if p.ProcessState == nil {
 		p.Process.Signal(syscall.SIGTERM)
@@ -158,7 +158,7 @@ func (p *process) stop(t *testing.T) int {
 }
 
 // reachable waits until something listens.
-func reachable(t *testing.T, port int) {
+func reachable(t testing.TB, port int) {
 	t.Helper()
 	for range 200 {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
@@ -196,7 +196,7 @@ func newCA(t *testing.T, dir string) *ca {
 	return c
 }
 
-func newKey(t *testing.T) *ecdsa.PrivateKey {
+func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -245,7 +245,7 @@ func block(kind string, der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
 
-func write(t *testing.T, path, text string) {
+func write(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
@@ -323,7 +323,7 @@ func startChrony(t *testing.T, offset int) string {
 	return fmt.Sprintf("127.0.0.1:%d", n)
 }
 
-func faketime(t *testing.T) string {
+func faketime(t testing.TB) string {
 	t.Helper()
 	found, _ := filepath.Glob("/usr/lib/*/faketime/libfaketime.so.1")
 	if len(found) == 0 {
