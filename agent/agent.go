@@ -350,11 +350,12 @@ func (a *Agent) stepped(step time.Duration, now time.Time) {
 
 // Health is how the agent itself fares.
 type Health struct {
-	Panics     int64
-	ClockSteps int64
-	Probes     int
-	Alerts     alert.Stats
-	Distress   []Distress
+	Panics       int64
+	ClockSteps   int64
+	LinesDropped int64 // of the log; counted by whoever writes it
+	Probes       int
+	Alerts       alert.Stats
+	Distress     []Distress
 
 	Maintenance []Maintenance
 }

@@ -69,6 +69,7 @@ func NewPrometheus(version, revision, goVersion string, health func() agent.Heal
 	}
 	p.own.MustRegister(p.runs, p.lateness, info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		counter("clock_steps_total", "Steps of the local wall clock against the monotonic clock.", func(h agent.Health) int64 { return h.ClockSteps }),
+		counter("log_lines_dropped_total", "Lines of the log that were dropped because nobody read it.", func(h agent.Health) int64 { return h.LinesDropped }),
 		counter("probe_panics_total", "Panics inside probes, which are defects of the program.", func(h agent.Health) int64 { return h.Panics }),
 		&distressCollector{health, prometheus.NewDesc(prefix+"distress", "1: authvigil itself suffers from what the label says; 0: it does not.", []string{"what"}, nil)},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: prefix + "probes", Help: "Probes that are configured."}, func() float64 { return float64(health().Probes) }))

@@ -52,7 +52,15 @@ func runCommand(a *app) *cobra.Command {
 		Use: "run", Short: "Run the daemon", Args: cobra.NoArgs,
 		Example: "  authvigil run --config.file /etc/authvigil/authvigil.toml",
 		RunE: func(c *cobra.Command, _ []string) error {
-			log, _, err := a.logger()
+			direct, _, err := a.logger()
+			if err != nil {
+				return err
+			}
+			queue := newLogQueue(a.stderr, direct)
+			defer queue.close()
+			queued := *a
+			queued.stderr = queue
+			log, _, err := queued.logger()
 			if err != nil {
 				return err
 			}
@@ -63,6 +71,7 @@ func runCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			d.linesDropped = queue.dropped.Load
 			return d.run(c.Context(), l)
 		},
 	}
@@ -85,6 +94,8 @@ type service struct {
 	observers  []agent.Observer
 	store      *lazyStore
 	reloading  sync.Mutex // one reload at a time
+
+	linesDropped func() int64 // of the log; nil: none can be
 
 	noting     sync.Mutex // owns what follows
 	notes      []string   // of the configuration, for the page
@@ -115,7 +126,7 @@ func (a *app) newDaemon(log *slog.Logger) (*service, error) {
 func (d *service) build(c *agent.Config, env agent.Env) (err error) {
 	v, revision, goVersion := version()
 	d.status = exporters.NewStatus(time.Now())
-	d.prometheus = exporters.NewPrometheus(v, revision, goVersion, func() agent.Health { return d.agent.Health() })
+	d.prometheus = exporters.NewPrometheus(v, revision, goVersion, d.health)
 	d.agent, err = agent.New(c, env, append([]agent.Observer{d.status, d.prometheus, &logging{d.log}}, d.observers...)...)
 	if err != nil {
 		return err
@@ -129,6 +140,15 @@ func (d *service) build(c *agent.Config, env agent.Env) (err error) {
 		d.log.Warn("configuration", "warning", w)
 	}
 	return nil
+}
+
+// health is how the daemon fares: the agent, and the log.
+func (d *service) health() agent.Health {
+	h := d.agent.Health()
+	if d.linesDropped != nil {
+		h.LinesDropped = d.linesDropped()
+	}
+	return h
 }
 
 // run runs agent and listener until ctx ends.
