@@ -27,18 +27,25 @@ const (
 // errNewer means that a later version wrote the file; it is kept under another name for that version's return.
 var errNewer = errors.New("was written by a later version")
 
-// readState reads what was stored last or, where that cannot be read, the one before. What cannot be read is set aside
-// under a name that is told, and nothing of it keeps anybody from starting.
+// readState reads what was stored last or, where that cannot be read, the one before, or what was kept for this version's
+// return when an earlier one ran meanwhile. What cannot be read is set aside under a name that is told, and nothing of it
+// keeps anybody from starting.
 func readState(dir string, tell func(msg string, args ...any)) (s *stored) {
 	stray, _ := filepath.Glob(filepath.Join(dir, ".new-*")) // of a process that was killed while it wrote
 	for _, path := range stray {
 		os.Remove(path)
 	}
-	for _, name := range []string{stateFile, stateFile + ".before"} {
+	waiting := fmt.Sprintf("%s.version-%d", stateFile, stateVersion)
+	for _, name := range []string{stateFile, stateFile + ".before", waiting} {
 		path := filepath.Join(dir, name)
 		read, version, err := openState(path)
 		switch {
 		case err == nil:
+			if name == waiting {
+				os.Rename(path, filepath.Join(dir, stateFile))
+			} else {
+				os.Remove(filepath.Join(dir, waiting)) // it is older
+			}
 			return read
 		case errors.Is(err, fs.ErrNotExist):
 			continue

@@ -113,6 +113,31 @@ func TestState_laterVersionIsKept(t *testing.T) {
 	}
 }
 
+// TestState_laterVersionReturns: after a downgrade and an upgrade, what the later version had stored is there again, unless
+// something newer is.
+func TestState_laterVersionReturns(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, stateFile)
+	if err := writeState(dir, aState(7)); err != nil {
+		t.Fatal(err)
+	}
+	waiting := fmt.Sprintf("%s.version-%d", path, stateVersion)
+	if err := os.Rename(path, waiting); err != nil {
+		t.Fatal(err)
+	}
+	// what the earlier version wrote meanwhile is in its own form
+	earlier := fmt.Sprintf(stateMagic, stateVersion-1, sumOf(stateVersion-1, []byte("{}"))) + "{}"
+	if err := os.WriteFile(path, []byte(earlier), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s := readState(dir, func(string, ...any) {}); s == nil || s.Gates["api.test/"].Failures != 7 {
+		t.Errorf("got %+v", s)
+	}
+	if _, err := os.Stat(waiting); err == nil {
+		t.Error("it would be read once more, when it is old")
+	}
+}
+
 // TestState_leftoversGo: what a killed process was writing is removed at the next start.
 func TestState_leftoversGo(t *testing.T) {
 	dir := t.TempDir()
