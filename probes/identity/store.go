@@ -16,6 +16,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -83,13 +85,16 @@ func OpenStore(dir string, keys []secret.Value, log *slog.Logger) (*SealedStore,
 		return nil, err
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		lock.Close()
+		defer lock.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%w (%s)", ErrInUse, dir)
+			return nil, fmt.Errorf("%w (%s%s)", ErrInUse, dir, holder(lock))
 		}
 		return nil, err
 	}
 	s.lock = lock
+	if err := lock.Truncate(0); err == nil {
+		_, _ = fmt.Fprintln(lock, os.Getpid()) // for people; on a full disk the lock holds all the same
+	}
 	stray, _ := filepath.Glob(filepath.Join(dir, ".new-*")) // of a process that was killed while it wrote
 	for _, path := range stray {
 		os.Remove(path)
@@ -113,6 +118,17 @@ func OpenStore(dir string, keys []secret.Value, log *slog.Logger) (*SealedStore,
 	return s, nil
 }
 
+// holder names the process that has the lock, as it wrote it.
+func holder(lock *os.File) string {
+	b := make([]byte, 16)
+	n, _ := lock.ReadAt(b, 0)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b[:n])))
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf(", process %d", pid)
+}
+
 // Close lets another process open the store.
 func (s *SealedStore) Close() error { return s.lock.Close() }
 
@@ -120,15 +136,22 @@ func (s *SealedStore) Close() error { return s.lock.Close() }
 func (s *SealedStore) ownKey() (secret.Value, error) {
 	path := filepath.Join(s.dir, ownKeyFile)
 	b, err := os.ReadFile(path)
-	if err == nil {
-		return secret.New(string(bytes.TrimSpace(b))), nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	text := string(bytes.TrimSpace(b))
+	switch {
+	case err == nil && len(text) >= leastKey:
+		return secret.New(text), nil
+	case err == nil: // cut off: what it sealed is lost, and what comes must not be
+		aside := path + ".damaged-" + time.Now().UTC().Format("20060102T150405")
+		s.log.Error("the key of the sealed state is damaged and was set aside; a new one is made, and what the old one sealed cannot be read", "file", path, "aside", aside)
+		if err := os.Rename(path, aside); err != nil {
+			return secret.Value{}, err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
 		return secret.Value{}, err
 	}
 	random := make([]byte, 32)
 	rand.Read(random)
-	text := hex.EncodeToString(random)
+	text = hex.EncodeToString(random)
 	return secret.New(text), ReplaceFile(path, "", []byte(text+"\n"))
 }
 

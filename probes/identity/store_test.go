@@ -66,7 +66,7 @@ func TestStore_keepsOverRestarts(t *testing.T) {
 func TestStore_isOfOneProcess(t *testing.T) {
 	dir := t.TempDir()
 	openStore(t, dir)
-	if _, err := OpenStore(dir, nil, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrInUse) {
+	if _, err := OpenStore(dir, nil, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), fmt.Sprintf("process %d)", os.Getpid())) {
 		t.Errorf("second opening: %v", err)
 	}
 }
@@ -93,6 +93,32 @@ func TestStore_keyRing(t *testing.T) {
 	}
 	if _, err := OpenStore(t.TempDir(), []secret.Value{secret.New("short")}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "head -c 32") {
 		t.Errorf("short key: %v", err)
+	}
+}
+
+// TestStore_ownKeyDamaged: a key file that was cut keeps nobody from storing what comes.
+func TestStore_ownKeyDamaged(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	_ = s.Save("a", []byte("1"))
+	s.Close()
+	write(t, filepath.Join(dir, ownKeyFile), nil)
+	s = openStore(t, dir)
+	if _, err := s.Load("a"); !errors.Is(err, ErrDamaged) {
+		t.Errorf("what the old key sealed: %v", err)
+	}
+	if err := s.Save("a", []byte("2")); err != nil {
+		t.Errorf("what comes: %v", err)
+	}
+	s.Close()
+	s = openStore(t, dir)
+	if v, err := s.Load("a"); string(v) != "2" || err != nil {
+		t.Errorf("%q, %v", v, err)
+	}
+	for _, pattern := range []string{"key.damaged-*", "a.sealed.damaged-*"} {
+		if kept, _ := filepath.Glob(filepath.Join(dir, pattern)); len(kept) != 1 {
+			t.Errorf("%s: %v", pattern, kept)
+		}
 	}
 }
 
