@@ -283,9 +283,11 @@ func DialAny(ctx context.Context, n Net, network, address string, guard func(net
 		return conn, took, err
 	}
 	var addresses []netip.Addr
+	named := false
 	if ip, err := netip.ParseAddr(host); err == nil {
 		addresses = []netip.Addr{ip}
 	} else {
+		named = true
 		start := time.Now()
 		addresses, err = n.Lookup(ctx, host)
 		took.Resolve = time.Since(start)
@@ -301,6 +303,10 @@ func DialAny(ctx context.Context, n Net, network, address string, guard func(net
 	var errs []error
 	for _, ip := range addresses[:min(len(addresses), maxAddresses)] {
 		ip = ip.Unmap()
+		if err := nameMayLeadTo(ip); named && err != nil {
+			errs = append(errs, err)
+			continue
+		}
 		if guard != nil {
 			if err := guard(ip); err != nil {
 				errs = append(errs, err)
@@ -326,6 +332,15 @@ func DialAny(ctx context.Context, n Net, network, address string, guard func(net
 func Public(ip netip.Addr) error {
 	if ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() {
 		return fmt.Errorf("address %s is not public, and a server's word must not lead there", ip)
+	}
+	return nil
+}
+
+// nameMayLeadTo refuses addresses that no name of a server has, so that whoever answers for a name cannot have a credential
+// shown to the metadata service of a cloud. Who means such an address writes it down.
+func nameMayLeadTo(ip netip.Addr) error {
+	if ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() {
+		return &evidence.Fault{Stage: evidence.StageResolve, Symptom: evidence.SymptomDNS, Code: "forbidden_address", Err: fmt.Errorf("the name leads to %s, which is no address of a server", ip)}
 	}
 	return nil
 }
