@@ -97,3 +97,30 @@ func FuzzParseSchedule(f *testing.F) {
 		}
 	})
 }
+
+// TestParseSchedule_onceADay: in every kind of zone there is, for sixteen years, a job at half past two runs exactly once on
+// each day, also when that time comes twice or not at all. UTC needs no zone file, and the year 2038 ends nothing.
+func TestParseSchedule_onceADay(t *testing.T) {
+	for _, name := range []string{"UTC", "Europe/Vienna", "America/New_York", "America/Sao_Paulo", "Australia/Lord_Howe", "Africa/Casablanca", "Asia/Tehran", "Pacific/Apia", "Asia/Kathmandu", "America/St_Johns", "Africa/Cairo", "Antarctica/Troll"} {
+		zone, err := time.LoadLocation(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, clock := range []string{"30 2", "0 0", "15 3"} {
+			s, err := parseSchedule("CRON_TZ=" + name + " " + clock + " * * *")
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := time.Date(2024, 12, 31, 12, 0, 0, 0, zone)
+			day := at
+			for at.Year() < 2041 {
+				at = s.calendar.Next(at)
+				day = time.Date(day.Year(), day.Month(), day.Day()+1, 12, 0, 0, 0, zone)
+				if got := at.In(zone); got.Format(time.DateOnly) != day.Format(time.DateOnly) {
+					t.Errorf("%s at %s: a run on %s, want one on %s", name, clock, got, day.Format(time.DateOnly))
+					break
+				}
+			}
+		}
+	}
+}
