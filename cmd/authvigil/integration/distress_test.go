@@ -23,7 +23,7 @@ func TestOwnDistress(t *testing.T) {
 		fmt.Fprintf(&text, "[probe.p%d]\nkind = \"http\"\nurl = %q\n", i, server.URL)
 	}
 	write(t, config, text.String())
-	cmd := exec.Command("sh", "-c", fmt.Sprintf("ulimit -n 8; exec %s once --output ndjson --config.file %s", binary(t), config))
+	cmd := exec.Command("sh", "-c", fmt.Sprintf("exec 3>&- 4>&- 5>&-; ulimit -n 8; exec %s once --output ndjson --config.file %s", binary(t), config))
 	out, _ := cmd.Output()
 	unknown, fault := 0, 0
 	for line := range strings.Lines(string(out)) {

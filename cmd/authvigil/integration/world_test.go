@@ -410,3 +410,23 @@ func eventually(t *testing.T, within time.Duration, what string, so func() bool)
 	}
 	t.Errorf("not within %s: %s", within, what)
 }
+
+// value is the value of a series in the text format; 0 when there is none.
+func value(metrics, series string) (v float64) {
+	for line := range strings.Lines(metrics) {
+		if rest, ok := strings.CutPrefix(line, series+" "); ok {
+			fmt.Sscan(rest, &v)
+		}
+	}
+	return v
+}
+
+// successes counts the probes that succeed.
+func successes(metrics string) (n int) {
+	for line := range strings.Lines(metrics) {
+		if strings.HasPrefix(line, "authvigil_probe_success{") && strings.HasSuffix(line, " 1\n") {
+			n++
+		}
+	}
+	return n
+}
