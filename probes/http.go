@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/authvigil/authvigil/agent/secret"
 	"github.com/authvigil/authvigil/probes/evidence"
 	"github.com/authvigil/authvigil/probes/identity"
@@ -68,6 +70,11 @@ func newHTTP(decode func(any) error, env Env) (Probe, error) {
 	if p.ExpectBody != "" {
 		if p.want, err = regexp.Compile(p.ExpectBody); err != nil {
 			errs = append(errs, fmt.Errorf("expect_body: %w", err))
+		}
+	}
+	for name, value := range p.Headers {
+		if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
+			errs = append(errs, fmt.Errorf("headers: %q holds a character that no header may hold, such as a line break", name))
 		}
 	}
 	if p.client, err = wire.New(env.Net, p.Settings); err != nil {

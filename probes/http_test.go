@@ -4,11 +4,20 @@ import (
 	"bufio"
 	"compress/gzip"
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +25,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -131,6 +141,29 @@ func TestHTTP_hostileServers(t *testing.T) {
 				time.Sleep(100 * time.Millisecond)
 			}
 		}, evidence.SymptomTimeout, evidence.StageAPI},
+		{"answers without a length and without an end", func(c net.Conn) {
+			fmt.Fprint(c, "HTTP/1.1 200 OK\r\n\r\n")
+			for {
+				if _, err := io.WriteString(c, filler); err != nil {
+					return
+				}
+			}
+		}, "", ""},
+		{"drips its header", func(c net.Conn) {
+			fmt.Fprint(c, "HTTP/1.1 200 OK\r\n")
+			for i := range 100 {
+				if _, err := fmt.Fprintf(c, "X-%d: x\r\n", i); err != nil {
+					return
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+		}, evidence.SymptomTimeout, evidence.StageAPI},
+		{"resets the connection", func(c net.Conn) { c.(*net.TCPConn).SetLinger(0) }, evidence.SymptomClosed, evidence.StageAPI},
+		{"resets it within the body", func(c net.Conn) {
+			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+			time.Sleep(50 * time.Millisecond)
+			c.(*net.TCPConn).SetLinger(0)
+		}, evidence.SymptomClosed, evidence.StageAPI},
 		{"floods with 1xx", func(c net.Conn) {
 			for range 100_000 {
 				if _, err := fmt.Fprint(c, "HTTP/1.1 103 Early Hints\r\n\r\n"); err != nil {
@@ -168,6 +201,99 @@ func TestHTTP_hostileServers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHTTP_resetWhileShakingHands: the stage is that of TLS.
+func TestHTTP_resetWhileShakingHands(t *testing.T) {
+	url := strings.Replace(raw(t, func(c net.Conn) { c.(*net.TCPConn).SetLinger(0) }), "http:", "https:", 1)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	_, err := makeProbe(t, "http", testEnv(), map[string]any{"URL": url}).Run(ctx)
+	if f := evidence.AsFault(err); f == nil || f.Stage != evidence.StageTLS {
+		t.Errorf("got %+v", f)
+	}
+}
+
+// TestHTTP_headersOfTheConfiguration: what would forge a header is an error of the configuration, and not shown.
+func TestHTTP_headersOfTheConfiguration(t *testing.T) {
+	for name, value := range map[string]string{"X-A": "a\r\nX-Evil: 1", "X-B": "a\nb", "X-C": "a\x00b", "X D": "a", "": "a"} {
+		_, err := New("http", decodeInto(map[string]any{"URL": "https://api.example.test/", "Headers": map[string]string{name: value}}), testEnv())
+		if err == nil || !strings.HasPrefix(err.Error(), "headers: ") || strings.Contains(err.Error(), "Evil") {
+			t.Errorf("%q: %q: %v", name, value, err)
+		}
+	}
+}
+
+// TestHTTP_hugeCertificates: a certificate with fifty thousand names, a chain of twenty, a key of 16,384 bits and five
+// thousand names of others cost little and make short texts.
+func TestHTTP_hugeCertificates(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := func(names int, public any) []byte {
+		c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "huge"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+		for i := range names {
+			c.DNSNames = append(c.DNSNames, fmt.Sprintf("host-%06d.example.test", i))
+		}
+		der, err := x509.CreateCertificate(rand.Reader, c, c, public, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	modulus := new(big.Int).Lsh(big.NewInt(1), 16383)
+	modulus.Add(modulus, big.NewInt(12345))
+	large := &rsa.PublicKey{N: modulus, E: 65537}
+	small := leaf(1, &key.PublicKey)
+	for name, c := range map[string]tls.Certificate{
+		"50,000 names":          {Certificate: [][]byte{leaf(50_000, &key.PublicKey)}, PrivateKey: key},
+		"5,000 names of others": {Certificate: [][]byte{leaf(5_000, &key.PublicKey)}, PrivateKey: key},
+		"a chain of twenty":     {Certificate: slices.Repeat([][]byte{small}, 20), PrivateKey: key},
+		"a key of 16,384 bits":  {Certificate: [][]byte{leaf(1, large)}, PrivateKey: forger{large}},
+	} {
+		l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{c}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				conn.(*tls.Conn).Handshake()
+				conn.Close()
+			}
+		}()
+		p := makeProbe(t, "http", testEnv(), map[string]any{"URL": "https://" + l.Addr().String() + "/"})
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err = p.Run(ctx)
+		runtime.ReadMemStats(&after)
+		cancel()
+		l.Close()
+		<-done
+		f := evidence.AsFault(err)
+		if f == nil || f.Stage != evidence.StageTLS || f.Symptom == evidence.SymptomTimeout || len(f.Error()) > 1024 {
+			t.Errorf("%s: %d bytes of error: %.300v", name, len(fmt.Sprint(err)), f)
+		}
+		if grown := after.TotalAlloc - before.TotalAlloc; grown > 64<<20 {
+			t.Errorf("%s: allocated %d MiB", name, grown>>20)
+		}
+	}
+}
+
+// forger shows a key that it does not have.
+type forger struct{ public crypto.PublicKey }
+
+func (f forger) Public() crypto.PublicKey { return f.public }
+
+func (f forger) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	return []byte("none"), nil
 }
 
 func TestHTTP_gzipBombIsHarmless(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -101,6 +102,35 @@ func TestParse_refuses(t *testing.T) {
 			t.Errorf("Parse(%q) passed", text)
 		} else if strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("the error repeats what may be a secret: %v", err)
+		}
+	}
+}
+
+// TestFile_refuses: what is in the place of a secret and cannot be one, or can be changed by everybody, is not read, and
+// nothing blocks.
+func TestFile_refuses(t *testing.T) {
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	for name, mode := range map[string]os.FileMode{"private": 0o600, "of the group": 0o640, "written by everybody": 0o666} {
+		if err := os.WriteFile(path(name), []byte("open-sesame"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path(name), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := syscall.Mkfifo(path("fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	os.Symlink(path("loop"), path("loop"))
+	os.WriteFile(path("huge"), bytes.Repeat([]byte("x"), 10<<20), 0o600)
+	for name, word := range map[string]string{"private": "", "of the group": "", "written by everybody": "chmod", "fifo": "regular", ".": "regular", "loop": "symbolic links", "huge": "longer"} {
+		ref, err := Parse("file:" + path(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = ref.Reveal(t.Context()); (err == nil) != (word == "") || err != nil && !strings.Contains(err.Error(), word) {
+			t.Errorf("%s: %v, want %q", name, err, word)
 		}
 	}
 }
