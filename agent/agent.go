@@ -287,7 +287,7 @@ func (a *Agent) Once(ctx context.Context, names []string) ([]Event, error) {
 		b := a.world.probes[name]
 		if b == nil {
 			a.mu.Unlock()
-			return nil, fmt.Errorf("there is no [probe.%s]; %s", name, didYouMean(name, sortedKeys(a.world.probes)))
+			return nil, fmt.Errorf("there is no [probe.%s]; %s", evidence.Clean(name, 64), didYouMean(name, sortedKeys(a.world.probes)))
 		}
 		watches = append(watches, a.watchOf(b))
 	}

@@ -373,10 +373,30 @@ const lintTime = 2 * time.Second
 // warnOfLiterals notes secrets that stand in the file itself.
 func (c *Config) warnOfLiterals(o *opened) {
 	for key, value := range o.raw {
-		if text, ok := value.(string); ok && strings.HasPrefix(text, "plain:") {
-			at := c.at[o.path(key)]
-			c.Warnings = append(c.Warnings, fmt.Sprintf("%s: %s: the secret stands in the file itself; file:, credential: or env: keep it out of backups and version control", at, show(o.path(key))))
+		text, _ := value.(string)
+		if strings.HasPrefix(text, "plain:") {
+			c.Warnings = append(c.Warnings, fmt.Sprintf("%s: %s: the secret stands in the file itself; file:, credential: or env: keep it out of backups and version control", c.at[o.path(key)], show(o.path(key))))
+		}
+		if name := credentialInQuery(text); name != "" {
+			c.Warnings = append(c.Warnings, fmt.Sprintf("%s: %s: parameter %s looks like a credential; an identity of kind api_key with query = %q keeps it out of the file", c.at[o.path(key)], show(o.path(key)), name, name))
 		}
 	}
 	slices.Sort(c.Warnings)
+}
+
+// credentialInQuery names a parameter of a URL that looks like a credential.
+func credentialInQuery(text string) string {
+	_, query, ok := strings.Cut(text, "?")
+	if !ok || !strings.Contains(text, "://") {
+		return ""
+	}
+	for part := range strings.SplitSeq(query, "&") {
+		name, value, _ := strings.Cut(part, "=")
+		for _, word := range []string{"key", "token", "secret", "passw", "signature"} {
+			if value != "" && strings.Contains(strings.ToLower(name), word) {
+				return evidence.Clean(name, 64)
+			}
+		}
+	}
+	return ""
 }

@@ -284,3 +284,17 @@ func FuzzParse(f *testing.F) {
 		_, _ = build(c, testEnv(), nil, noClock)
 	})
 }
+
+// TestConfig_warnsOfCredentialsInURLs: a key in a URL is warned of, with its place and without its value.
+func TestConfig_warnsOfCredentialsInURLs(t *testing.T) {
+	c, err := Parse("a.toml", "[probe.p]\nkind = \"http\"\nurl = \"https://api.example.test/x?page=1&Api_Key=hunter2-hunter2\"\n[probe.q]\nkind = \"http\"\nurl = \"https://api.example.test/?keyword=&page=2\"\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := build(c, testEnv(), nil, noClock); err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], "a.toml:3:1: probe.p.url") || !strings.Contains(c.Warnings[0], "Api_Key") || strings.Contains(c.Warnings[0], "hunter2") {
+		t.Errorf("warnings: %q", c.Warnings)
+	}
+}
