@@ -176,6 +176,9 @@ func (d *service) run(ctx context.Context, l *listen) error {
 			d.listening(listener.Addr())
 		}
 		d.log.Info("listening", "address", listener.Addr().String())
+		if tcp, ok := listener.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() && l.configFile == "" {
+			d.log.Warn("whoever reaches this address can read the page and the metrics; --web.config.file asks for TLS and a password", "address", tcp.String())
+		}
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	s := server.Server()

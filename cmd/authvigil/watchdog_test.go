@@ -137,6 +137,12 @@ func TestRun_systemdIsToldTheTruth(t *testing.T) {
 	if err := d.reloadFile(); err != nil {
 		t.Errorf("a good one was not: %v", err)
 	}
+	if err := os.Remove(config); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.reloadFile(); err == nil || !strings.Contains(err.Error(), "no such file") || d.agent.Health().Probes != 1 {
+		t.Errorf("a configuration that is gone: %v, %d probes run", err, d.agent.Health().Probes)
+	}
 	stop()
 	if err := <-ended; err != nil {
 		t.Errorf("run: %v", err)
