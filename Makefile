@@ -3,8 +3,10 @@ GO ?= go
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/authvigil
 IDP := $(CACHE)/idp
 TREE := $(CACHE)/bookworm
+MACHINE := $(CACHE)/machine
+SERVERS := AUTHVIGIL_IDP_MODULES=$(IDP) AUTHVIGIL_TREE=$(TREE) AUTHVIGIL_MACHINE=$(MACHINE)
 
-.PHONY: help build release run test race integration integration-deps bench eval fuzz check clean
+.PHONY: help build release run test race integration integration-deps bench eval soak fuzz check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
@@ -23,11 +25,11 @@ race: ## the same with the race detector
 	$(GO) test -race ./...
 
 integration-deps:
-	packaging/integration-deps.sh $(IDP) $(TREE)
+	packaging/integration-deps.sh $(IDP) $(TREE) $(MACHINE)
 
 integration: integration-deps ## the built program against real servers
 	$(GO) vet -tags integration ./...
-	AUTHVIGIL_IDP_MODULES=$(IDP) AUTHVIGIL_TREE=$(TREE) $(GO) test -tags integration -count=1 -timeout 20m -v ./cmd/authvigil/integration
+	$(SERVERS) $(GO) test -tags integration -count=1 -timeout 20m -v ./cmd/authvigil/integration
 
 bench: ## benchmarks with their ratios
 	$(GO) test -run "^$$" -bench . -benchtime 1s ./agent/... ./probes/... ./exporters/...
@@ -37,17 +39,25 @@ bench: ## benchmarks with their ratios
 eval: ## verdicts on recorded failures; writes docs/evaluation.md
 	$(GO) test ./agent/diagnose -run "TestEval" -count=1 -v -update
 
+SOAK ?= 4h
+soak: ## a thousand probes behind toxiproxy for SOAK: four hours here are a day at the default pace
+	AUTHVIGIL_SOAK=$(SOAK) $(GO) test -tags integration -count=1 -timeout 0 -v -run TestSoak ./cmd/authvigil/integration
+
 fuzz: ## every fuzz target for a minute
-	packaging/fuzz.sh 60s
+	packaging/fuzz.sh 60s $(CACHE)/corpora
 
 release: ## deb, rpm, tarball, bill of materials and checksums into dist/
 	packaging/release.sh dist
 
-check: ## format, vet, staticcheck, tidy, race tests
+# What gosec says of every program of this kind: it opens files and runs programs that its operator names.
+GOSEC := -exclude=G304,G204
+
+check: ## format, vet, staticcheck, gosec, tidy, race tests
 	@test -z "$$(gofmt -l .)" || (gofmt -l .; exit 1)
 	$(GO) mod tidy -diff
 	$(GO) vet -tags integration ./...
-	$(GO) tool -modfile=packaging/tools.mod staticcheck ./...
+	$(GO) tool -modfile=packaging/tools.mod staticcheck -tags integration ./...
+	$(GO) tool -modfile=packaging/tools.mod gosec -quiet -exclude-generated $(GOSEC) ./...
 	$(GO) test -race -shuffle=on ./...
 
 clean: ## remove what was built
