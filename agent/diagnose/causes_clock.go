@@ -40,6 +40,10 @@ var clockRows = []row{
 		return !f.signed && certLess(f) && !f.all.any(of(cAudience, cIssuer)) && !f.says("nbf")
 	}},
 	{cause: ClockSkew, weight: 91, when: func(f *facts) bool { return f.offByTheClock() }},
+	{cause: ClockSkew, weight: 95, when: func(f *facts) bool { // and one of both clocks is known
+		return f.atIssuer && f.refused() && f.noted("assertion_untimely") && f.skewKnown
+	}},
+	{cause: ClockSkew, weight: 84, when: func(f *facts) bool { return f.atIssuer && f.refused() && f.noted("assertion_untimely") }},
 	{cause: ClockSkew, weight: 84, when: func(f *facts) bool { return f.ahead > 0 && f.ahead < time.Hour && f.refused() }},
 	{cause: ClockSkew, weight: 82, when: func(f *facts) bool {
 		return f.atIssuer && f.scheme == "jwt_bearer" && f.says("reasonable timeframe", "too far in the future")

@@ -253,6 +253,8 @@ func (f *facts) whoseClock(Cause) string {
 	switch {
 	case f.skewed():
 		return "host"
+	case f.noted("assertion_untimely") && f.skewKnown && f.c.Sighting.Issuer != "": // ours is right
+		return "issuer:" + f.c.Sighting.Issuer
 	case f.bornExpired() && f.c.Sighting.Issuer != "" && (f.clockRight() || !f.skewKnown):
 		return "issuer:" + f.c.Sighting.Issuer
 	case f.issuerAgrees() && f.freshRefused(): // two against one

@@ -146,6 +146,31 @@ func TestExplain_whatIsKnownOfACredential(t *testing.T) {
 	}
 }
 
+// TestExplain_untimelyAssertion: an issuer that says no more than invalid_client, and whose clock is not ours.
+func TestExplain_untimelyAssertion(t *testing.T) {
+	clock := func(skew time.Duration) *evidence.Clock {
+		return &evidence.Clock{Skew: skew, Confidence: evidence.Confident}
+	}
+	for _, c := range []struct {
+		name    string
+		clock   *evidence.Clock
+		culprit string
+	}{
+		{"ours is right", clock(10 * time.Millisecond), "issuer:https://auth.example.test"},
+		{"ours is wrong", clock(2 * time.Minute), "host"},
+		{"nobody knows", nil, "host"},
+	} {
+		s := Sighting{Probe: "p", Kind: "token", Endpoint: "identity:x", Identity: "x", Issuer: "https://auth.example.test", Scheme: "client_credentials",
+			Fault: &evidence.Fault{Stage: evidence.StageToken, Symptom: evidence.SymptomTokenRefused, Code: "invalid_client"},
+			Report: evidence.Report{Exchanges: []evidence.Exchange{{Stage: evidence.StageToken, Purpose: evidence.Obtain, Status: 401, Scheme: "client_credentials", Method: "POST", URL: "https://auth.example.test/token", Body: `{"error":"invalid_client"}`, Header: map[string][]string{"Content-Type": {"application/json"}}}},
+				Notes: []evidence.Note{{Code: "assertion_untimely", Detail: "by the issuer's clock the assertion had ended"}}}}
+		f := Explain(Case{Now: noon, Sighting: s, World: World{Clock: c.clock}})
+		if len(f) == 0 || f[0].Cause != ClockSkew || f[0].Culprit != c.culprit {
+			t.Errorf("%s: %v, want clock_skew of %s", c.name, f, c.culprit)
+		}
+	}
+}
+
 func TestNormal(t *testing.T) {
 	for in, want := range map[string]string{
 		"InvalidSignatureException":         "invalid signature exception",

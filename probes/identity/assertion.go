@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/authvigil/authvigil/agent/secret"
 	"github.com/authvigil/authvigil/probes/evidence"
+	"github.com/authvigil/authvigil/probes/wire"
 )
 
 const (
@@ -72,6 +74,31 @@ func (o *oauth) assertion(key jose.SigningKey, endpoint string, claims map[strin
 		options = options.WithHeader("kid", o.KeyID)
 	}
 	return signJWT(key, options, all)
+}
+
+// untimely notes that an assertion which we signed was over, or not valid yet, by the issuer's own clock when it was refused:
+// many issuers say no more than invalid_client.
+func (o *oauth) untimely(a wire.Answer) []evidence.Note {
+	signsClient := o.ClientAuth == "client_secret_jwt" || o.ClientAuth == "private_key_jwt" && o.ClientAssertion.IsZero()
+	date, err := http.ParseTime(a.Header.Get("Date"))
+	if err != nil || !signsClient && (o.Grant != "jwt_bearer" || !o.Assertion.IsZero()) {
+		return nil
+	}
+	const coarse = 2 * time.Second // Date has whole seconds, and may be a second old
+	ahead := date.Sub(a.Exchange.Started.Add(a.Exchange.Took))
+	what := "had ended"
+	switch {
+	case ahead > assertionLife:
+	case ahead < -backdate-coarse:
+		what = "was not valid yet"
+	default:
+		return nil
+	}
+	way := "ahead of"
+	if ahead < 0 {
+		way = "behind"
+	}
+	return []evidence.Note{{Code: "assertion_untimely", Detail: fmt.Sprintf("by the issuer's clock, which is %s %s ours, the signed assertion %s", evidence.Span(ahead.Abs()), way, what)}}
 }
 
 // signJWT gives a JWT in its compact form, which is a secret from then on.

@@ -272,7 +272,7 @@ func (s *shared) fly(ctx context.Context, f *flight, gate *pace.Gate) (obtained,
 		s.take(got, now)
 	}
 	if s.now == nil || !now.Before(s.until) {
-		g := Grant{Exchanges: exchanges, Chain: chain, Readings: []evidence.Reading{{Metric: Refreshes, Labels: []string{outcome}, Value: 1}}}
+		g := Grant{Exchanges: exchanges, Chain: chain, Notes: got.notes, Readings: []evidence.Reading{{Metric: Refreshes, Labels: []string{outcome}, Value: 1}}}
 		if err == nil {
 			err = &evidence.Fault{Stage: evidence.StageToken, Symptom: evidence.SymptomTokenLifetime, Code: "expired", Err: errors.New("the issuer gave a token that is over already")}
 			g.Token = &got.facts

@@ -287,6 +287,9 @@ func (o *oauth) obtain(ctx context.Context) (got obtained, exchanges []evidence.
 		}
 		fault := evidence.AsFault(err)
 		again = fault != nil && fault.Code == "use_dpop_nonce" && o.prover.learn(originOf(endpoint), answer.Header) && len(exchanges) < 3
+		if fault != nil && fault.Symptom == evidence.SymptomTokenRefused {
+			got.notes = o.untimely(answer)
+		}
 	}
 	return got, exchanges, chain, err
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,21 +75,26 @@ func TestOAuth2_clientAuthentication(t *testing.T) {
 	})
 }
 
-// TestOAuth2_assertionUnderAWrongClock: an issuer whose clock is two minutes ahead sees our assertion as over.
+// TestOAuth2_assertionUnderAWrongClock: an issuer whose clock is minutes off refuses our assertion, and its Date tells why.
 func TestOAuth2_assertionUnderAWrongClock(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *sandbox.World, n wire.Net) {
-		w.IdP.Set(func(f *sandbox.IdPFaults) { f.Clock = 5 * time.Minute })
-		id := build(t, "oauth2", n, io.Discard, func(v reflect.Value) {
-			v.FieldByName("Issuer").SetString(sandbox.Issuer)
-			v.FieldByName("ClientID").SetString(sandbox.KeyID)
-			v.FieldByName("ClientAuth").SetString("private_key_jwt")
-			v.FieldByName("PrivateKey").Set(ref(keyFile(t)))
+	for clock, words := range map[time.Duration]string{2 * time.Minute: "2 min 0 s ahead of ours, the signed assertion had ended", -2 * time.Minute: "2 min 0 s behind ours, the signed assertion was not valid yet"} {
+		inWorld(t, func(t *testing.T, w *sandbox.World, n wire.Net) {
+			w.IdP.Set(func(f *sandbox.IdPFaults) { f.Clock = clock })
+			id := build(t, "oauth2", n, io.Discard, func(v reflect.Value) {
+				v.FieldByName("Issuer").SetString(sandbox.Issuer)
+				v.FieldByName("ClientID").SetString(sandbox.KeyID)
+				v.FieldByName("ClientAuth").SetString("private_key_jwt")
+				v.FieldByName("PrivateKey").Set(ref(keyFile(t)))
+			})
+			g, err := id.Apply(t.Context(), request())
+			if f := evidence.AsFault(err); f == nil || f.Symptom != evidence.SymptomTokenRefused || f.Code != "invalid_client" {
+				t.Fatalf("%s: got %v", clock, err)
+			}
+			if len(g.Notes) == 0 || g.Notes[0].Code != "assertion_untimely" || !strings.Contains(g.Notes[0].Detail, words) {
+				t.Errorf("%s: notes %v, want %s", clock, g.Notes, words)
+			}
 		})
-		_, err := id.Apply(t.Context(), request())
-		if f := evidence.AsFault(err); f == nil || f.Symptom != evidence.SymptomTokenRefused || f.Code != "invalid_client" {
-			t.Errorf("got %v", err)
-		}
-	})
+	}
 }
 
 // TestMTLS_showsItsCertificate asks the API that requires one; and not with a key that does not belong to it.

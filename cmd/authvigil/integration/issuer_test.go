@@ -108,11 +108,7 @@ ca_file = %q
 	daemon.kill()
 
 	// One whose clock is two hours ahead of ours, which is right.
-	modules := os.Getenv("AUTHVIGIL_IDP_MODULES")
-	n := port(t)
-	env := []string{fmt.Sprintf("PORT=%d", n), "CA=" + c.file, "CLIENT_PUBLIC=" + filepath.Join(dir, "signer.pub"), "CERT=" + filepath.Join(dir, "good.crt"), "KEY=" + filepath.Join(dir, "good.key"), "FAKETIME=+7200s", "LD_PRELOAD=" + faketime(t)}
-	start(t, "ready", env, modules, need(t, "node"), filepath.Join(modules, "idp.mjs"))
-	ahead := fmt.Sprintf("https://localhost:%d", n)
+	ahead := provider.twin(t, "FAKETIME=+7200s", "LD_PRELOAD="+faketime(t)).issuer
 	write(t, config, settings(ahead))
 	run()
 	eventually(t, 20*time.Second, "the issuer's clock is blamed", func() bool { return cause("clock_skew", "issuer:"+ahead) })

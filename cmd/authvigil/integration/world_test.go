@@ -271,7 +271,6 @@ func startIDP(t *testing.T, c *ca) *idp {
 	}
 	path := filepath.Join(modules, "idp.mjs")
 	write(t, path, string(script))
-	n := port(t)
 	key := newKey(t)
 	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
 	if err != nil {
@@ -283,8 +282,16 @@ func startIDP(t *testing.T, c *ca) *idp {
 	}
 	write(t, filepath.Join(c.dir, "signer.pub"), block("PUBLIC KEY", public))
 	write(t, filepath.Join(c.dir, "signer.key"), block("PRIVATE KEY", private)) // of the client signer
-	env := []string{fmt.Sprintf("PORT=%d", n), "CA=" + c.file, "CLIENT_PUBLIC=" + filepath.Join(c.dir, "signer.pub"), "CERT=" + filepath.Join(c.dir, "good.crt"), "KEY=" + filepath.Join(c.dir, "good.key")}
-	return &idp{issuer: fmt.Sprintf("https://localhost:%d", n), ca: c, process: start(t, "ready", env, modules, need(t, "node"), path)}
+	return (&idp{ca: c}).twin(t)
+}
+
+// twin starts another provider with the same clients, in another environment, such as one whose clock is wrong.
+func (i *idp) twin(t *testing.T, env ...string) *idp {
+	t.Helper()
+	modules, n := os.Getenv("AUTHVIGIL_IDP_MODULES"), port(t)
+	in := func(name string) string { return filepath.Join(i.ca.dir, name) }
+	env = append(env, fmt.Sprintf("PORT=%d", n), "CA="+i.ca.file, "CLIENT_PUBLIC="+in("signer.pub"), "CERT="+in("good.crt"), "KEY="+in("good.key"))
+	return &idp{issuer: fmt.Sprintf("https://localhost:%d", n), ca: i.ca, process: start(t, "ready", env, modules, need(t, "node"), filepath.Join(modules, "idp.mjs"))}
 }
 
 // knob turns the provider's knobs; an empty query resets them.
