@@ -160,7 +160,7 @@ func (p *process) stop(t testing.TB) int {
 // reachable waits until something listens.
 func reachable(t testing.TB, port int) {
 	t.Helper()
-	for range 200 {
+	for range 1200 { // half a minute, on a busy machine
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			c.Close()
