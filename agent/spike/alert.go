@@ -177,18 +177,14 @@ func (d *Detector) reasons(e *endpoint, s *stream) []string {
 	case &e.b:
 		name = "stream B, refusals of a known-good client in a row"
 	}
-	need := d.policy.Threshold
-	if s == &e.plain {
-		need *= plainTimes
-	}
 	l0, _ := s.rates()
 	out := []string{
 		name,
 		because("since %s: %.0f counted, %.0f accepted; usual share %.5f, usual rate %.2f an hour", moment(i.onset).Format(time.RFC3339), i.bad, i.accepted, s.usual(), l0*3600),
-		because("evidence: share somewhat higher %.1f, share much higher %.1f, rate higher %.1f; needed %.0f of one of the first two and of the third", s.small, s.large, s.rate, need),
+		because("evidence: share somewhat higher %.1f, share much higher %.1f, rate higher %.1f; needed %.0f of one of the first two and of the third", s.small, s.large, s.rateCounts*s.rate, d.need(e, s)),
 	}
 	if s != &e.plain {
-		out = append(out, because("%d known-good clients fail, %d were active in this hour or the last; evidence without the one that fails most %.1f, %d wakes somebody",
+		out = append(out, because("%d known-good clients fail, %d were active in this hour or the last; evidence without the one that contributes most %.1f, %d wakes somebody",
 			len(i.failers), max(e.active[0], e.active[1]), e.others(d.now), othersLeast))
 	}
 	return out

@@ -32,7 +32,7 @@ type Policy struct {
 	// Endpoints is how many endpoints are watched by themselves; what comes after them is counted as [Other].
 	// 0: 512, which is at most 5 MiB.
 	Endpoints int
-	// Threshold is the evidence that raises an alert, as a natural logarithm of odds. 0: 10. From 6 to 12 the detector
+	// Threshold is the evidence that raises an alert, as a natural logarithm of odds. 0: 8. From 6 to 12 the detector
 	// finds about the same incidents; higher is later and quieter.
 	Threshold float64
 }
@@ -92,7 +92,7 @@ func New(p Policy) *Detector {
 		p.Endpoints = 512
 	}
 	if p.Threshold <= 0 {
-		p.Threshold = 10
+		p.Threshold = 8
 	}
 	d := &Detector{policy: p, trails: newTrails(p.Trails), byName: make(map[string]*endpoint)}
 	d.all = newEndpoint(All, 0)

@@ -41,6 +41,7 @@ func newEndpoint(name string, now int64) *endpoint {
 	e := &endpoint{name: name, id: hash(0, []byte(name)), first: now}
 	e.a.prior, e.b.prior, e.raw.prior, e.plain.prior, e.every.prior = 300, 500, 100, 100, 20
 	e.a.points, e.b.points, e.raw.points, e.plain.points = pointsA, pointsB, pointsRaw, pointsA
+	e.a.rateCounts, e.b.rateCounts, e.raw.rateCounts, e.plain.rateCounts = knownRate, knownRate, 1, 1
 	return e
 }
 

@@ -424,6 +424,27 @@ func beating(minute int) float64 {
 	return 0.85
 }
 
+// weekly is a service of a business: busy in working hours of five days, nearly idle at night and at weekends, with a slow rise over
+// the weeks.
+func weekly(minute int) float64 {
+	h, day := minute%1440/60, minute/1440
+	v := 0.1
+	if day%7 < 5 && h >= 7 && h < 19 {
+		v = 1.9
+	}
+	return v * (1 + 0.03*float64(day))
+}
+
+// bursty is a service that something else sets in motion: quiet, and for a quarter of an hour now and then five times as busy.
+func bursty(minute int) float64 {
+	if h := uint32(minute/15) * 2654435761; h>>28 == 3 {
+		return 5
+	}
+	return 0.75
+}
+
+func flat(int) float64 { return 1 }
+
 // worlds makes a suite of traces from one seed.
 func worlds(seed uint64) []world {
 	return []world{
@@ -433,5 +454,8 @@ func worlds(seed uint64) []world {
 		{name: "api-med-dirty", seed: seed*10 + 4, perSec: 0.8, clients: 300, days: 5, train: 1, dirty: true, head: 0.22, shape: diurnal(0.25, 0.5)},
 		{name: "api-low-dirty", seed: seed*10 + 5, perSec: 0.15, clients: 40, days: 10, train: 1.5, dirty: true, head: 0.3, shape: beating},
 		{name: "web-tiny-clean", seed: seed*10 + 6, perSec: 0.06, clients: 60, days: 12, train: 1.5, web: true, head: 0.3, shape: diurnal(0.2, 0.5)},
+		{name: "api-high-flat", seed: seed*10 + 7, perSec: 1.5, clients: 900, days: 2.2, train: 1, dirty: true, head: 0.1, shape: flat},
+		{name: "api-low-bursty", seed: seed*10 + 8, perSec: 0.25, clients: 30, days: 8, train: 1.5, dirty: true, head: 0.3, shape: bursty},
+		{name: "web-low-weekly", seed: seed*10 + 9, perSec: 0.3, clients: 200, days: 9, train: 1.5, web: true, dirty: true, head: 0.15, shape: weekly},
 	}
 }

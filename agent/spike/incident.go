@@ -4,10 +4,11 @@ import "math"
 
 // Limits of an AuthFailureSpike.
 const (
+	timesA         = 1.25 // thresholds that stream A must reach: a rotation of keys meets clients whose token has just expired
 	pageAfterA     = 60   // seconds that the evidence of stream A must hold before somebody is woken
-	pageAfterB     = 20   // the same, stream B
+	pageAfterB     = 10   // the same, stream B: clients that ask several things at once look refused in a row for a moment
 	pageAfterPlain = 60   // the same, without identities
-	plainTimes     = 2    // thresholds that the evidence must reach where clients are not known
+	plainTimes     = 2.5  // thresholds that the evidence must reach where clients are not known
 	plainLeast     = 5    // refusals in 15 min that it takes there
 	busyTimes      = 3    // requests at a busy time, against the average
 	rationWindow   = 120  // seconds of a busy time that are counted at once
@@ -106,38 +107,35 @@ func (i *incident) forget() {
 	i.failers, i.accepted, i.refused, i.a, i.b = i.failers[:0], 0, 0, evidence{}, evidence{}
 }
 
-// others is the evidence that remains in a stream without the client that fails most: whether the service is at fault or
-// one credential. It is 0 when the others do not fail more often than usual.
-func (i *incident) others(now int64, s *stream, ofB bool) float64 {
-	n, all := 0.0, i.a
-	if ofB {
-		all = i.b
+// others is the evidence that remains without the client that contributes most to it, in both streams: whether the service is at
+// fault or one credential.
+func (e *endpoint) others(now int64) float64 {
+	var nA, nB float64
+	for k := range e.spike.failers {
+		nA += e.spike.failers[k].nA
+		nB += e.spike.failers[k].nB
 	}
-	most, one := 0.0, evidence{}
-	for k := range i.failers {
-		f := &i.failers[k]
-		m, v := f.nA, f.a
-		if ofB {
-			m, v = f.nB, f.b
-		}
-		n += m
-		if m > most {
-			most, one = m, v
-		}
+	least := math.Inf(1)
+	for k := range e.spike.failers {
+		f := &e.spike.failers[k]
+		least = min(least, max(e.a.remains(now, nA-f.nA, e.spike.a, f.a), e.b.remains(now, nB-f.nB, e.spike.b, f.b)))
 	}
-	if l0, l1 := s.rates(); (n-most)*math.Log(l1/l0) <= (l1-l0)*float64(now-s.zero) {
+	if math.IsInf(least, 1) {
 		return 0
 	}
-	best := 0.0
+	return least
+}
+
+// remains is what the evidence of all says without that of one, when n refusals are left. It is 0 when they come no more often than
+// usual.
+func (s *stream) remains(now int64, n float64, all, one evidence) (best float64) {
+	if l0, l1 := s.rates(); n*math.Log(l1/l0) <= (l1-l0)*float64(now-s.zero) {
+		return 0
+	}
 	for k := range all {
 		best = max(best, all[k]-one[k])
 	}
 	return best
-}
-
-// others is the evidence that does not come from the client that fails most.
-func (e *endpoint) others(now int64) float64 {
-	return max(e.spike.others(now, &e.a, false), e.spike.others(now, &e.b, true))
 }
 
 // enough says whether the failures of an endpoint are more than the affair of one client.
@@ -155,15 +153,26 @@ func (e *endpoint) enough(now int64) bool {
 
 // strongest is the stream that has evidence for an alert, nil when none has.
 func (d *Detector) strongest(e *endpoint) *stream {
-	switch {
-	case e.b.score() >= d.policy.Threshold:
-		return &e.b
-	case e.a.score() >= d.policy.Threshold:
-		return &e.a
-	case e.plain.score() >= plainTimes*d.policy.Threshold && e.plain.recent() >= plainLeast:
-		return &e.plain
+	for _, s := range [...]*stream{&e.b, &e.a, &e.plain} {
+		if d.has(e, s) && (s != &e.plain || s.recent() >= plainLeast) {
+			return s
+		}
 	}
 	return nil
+}
+
+// has says whether a stream has the evidence that it needs.
+func (d *Detector) has(e *endpoint, s *stream) bool { return s.score() >= d.need(e, s) }
+
+// need is the evidence that a stream needs.
+func (d *Detector) need(e *endpoint, s *stream) float64 {
+	switch s {
+	case &e.a:
+		return timesA * d.policy.Threshold
+	case &e.plain:
+		return plainTimes * d.policy.Threshold
+	}
+	return d.policy.Threshold
 }
 
 // judge decides on the AuthFailureSpike of an endpoint.
@@ -187,8 +196,7 @@ func (d *Detector) judge(e *endpoint) {
 	}
 	if i.level == 1 && e.enough(d.now) && (e == d.all || d.all.spike.level < 2) {
 		lasted := d.now - i.fired
-		if e.b.score() >= d.policy.Threshold && lasted >= pageAfterB || e.a.score() >= d.policy.Threshold && lasted >= pageAfterA ||
-			i.stream == &e.plain && e.plain.score() >= plainTimes*d.policy.Threshold && lasted >= pageAfterPlain {
+		if d.has(e, &e.b) && lasted >= pageAfterB || d.has(e, &e.a) && lasted >= pageAfterA || i.stream == &e.plain && d.has(e, &e.plain) && lasted >= pageAfterPlain {
 			i.level = 2
 			i.page = &Alert{Name: AuthFailureSpike, Severity: Critical, Endpoint: e.name, Started: moment(d.now), Onset: moment(i.onset)}
 			d.tell(d.describeSpike(e, *i.page))

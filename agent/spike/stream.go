@@ -23,6 +23,7 @@ const (
 	pointsA     = 0.015     // least rise of the share that matters, stream A
 	pointsB     = 0.010     // the same, stream B
 	pointsRaw   = 0.050     // the same, refusals of strangers
+	knownRate   = 1.5       // evidence of the rate counts so much where clients are known: it only has to tell a rise from vanished traffic
 	cappedTimes = 3         // scores stop at this many thresholds, so that recovery is seen in time
 )
 
@@ -38,6 +39,7 @@ type block struct {
 type stream struct {
 	prior         float64 // trials that half a failure is assumed in before anything was learnt
 	points        float64 // least rise of the share that matters
+	rateCounts    float64 // how much evidence of the rate counts against evidence of the share
 	floor         float64 // least share that is taken for usual
 	n, k, seconds float64 // decayed trials, failures among them, and seconds learnt from
 	phi           float64 // over-dispersion: how much more blocks differ than chance would have it, 1 to 8
@@ -52,7 +54,7 @@ type stream struct {
 func (s *stream) usual() float64 { return max((s.k+0.5)/(s.n+s.prior), s.floor) }
 
 // score is the evidence, as a natural logarithm.
-func (s *stream) score() float64 { return min(max(s.small, s.large), s.rate) }
+func (s *stream) score() float64 { return min(max(s.small, s.large), s.rateCounts*s.rate) }
 
 func (s *stream) dispersion() float64 { return max(1, s.phi) }
 

@@ -121,7 +121,7 @@ func TestReplay_textJSONAndAlertsFile(t *testing.T) {
 	if code != exitOK {
 		t.Fatalf("exit %d: %s", code, errs)
 	}
-	for _, want := range []string{"64800 requests, 599 refused", "requests █", "refused ", "critical AuthFailureSpike   /v2/devices/*", "recovered", "stream B", "needed 10", "2 alerts, 1 of them critical"} {
+	for _, want := range []string{"64800 requests, 599 refused", "requests █", "refused ", "critical AuthFailureSpike   /v2/devices/*", "recovered", "stream B", "needed 8", "2 alerts, 1 of them critical"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the summary lacks %q:\n%s", want, out)
 		}
