@@ -85,6 +85,10 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.start(a.world.probes[name])
 	}
 	a.group.Go(func() { a.lookAtClock(ctx) })
+	if a.env.Store != nil {
+		a.recallRefusals()
+		a.group.Go(func() { a.keepRefusals(ctx) })
+	}
 	if a.alerts != nil {
 		a.group.Go(func() { _ = a.alerts.Run(ctx) })
 		a.group.Go(func() { a.remember(ctx) })

@@ -137,10 +137,14 @@ func (w *world) alertOfSpike(ev *Event, s evidence.Spike) alert.Alert {
 		culprit = "client:" + s.Client // two clients whose credentials are dead are two alerts
 	}
 	a := w.newAlert(ev, s.Name, culprit, alert.Severity(s.Severity))
-	a.Labels["endpoint"], a.Labels["log"] = s.Endpoint, ev.Probe
-	a.Summary = "unusual refusals in the log of " + ev.Probe + " at " + s.Endpoint
-	if s.Name == spike.TrafficAbsent {
-		a.Summary = "unusually few requests in the log of " + ev.Probe
+	a.Labels["endpoint"] = s.Endpoint
+	switch {
+	case ev.Kind != "accesslog" && ev.Kind != "prometheus": // the probes' own requests: one alert whatever the number of probes
+		a.Summary = "probes are refused unusually often at " + s.Endpoint
+	case s.Name == spike.TrafficAbsent:
+		a.Labels["log"], a.Summary = ev.Probe, "unusually few requests in the log of "+ev.Probe
+	default:
+		a.Labels["log"], a.Summary = ev.Probe, "unusual refusals in the log of "+ev.Probe+" at "+s.Endpoint
 	}
 	a.Details = map[string]string{"description": s.Description, "pattern": s.Pattern, "clients": s.Clients, "refused": strconv.Itoa(s.Refused), "requests": strconv.Itoa(s.Requests), "baseline": strconv.FormatFloat(s.Baseline, 'g', 3, 64)}
 	a.Onset = s.Onset

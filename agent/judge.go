@@ -29,11 +29,12 @@ type court struct {
 	issuers   map[string]*evidence.Issuer
 	observers []Observer
 	changes   []evidence.Change // of this host
+	refusals  *refusals
 }
 
 func newCourt(observers []Observer) *court {
 	return &court{records: map[string]*record{}, everybody: &tally{}, identity: map[string]*tally{}, origin: map[string]*tally{}, issuer: map[string]*tally{},
-		peers: map[string]evidence.Peer{}, issuers: map[string]*evidence.Issuer{}, observers: observers}
+		peers: map[string]evidence.Peer{}, issuers: map[string]*evidence.Issuer{}, observers: observers, refusals: newRefusals()}
 }
 
 // A record is what is known of one probe.
@@ -99,6 +100,9 @@ func (c *court) conclude(o Observation, gate pace.State, next time.Time, a *Agen
 	case outcome == RunOK && quiet(&o.Report):
 	default:
 		ev.Findings = diagnose.Explain(c.caseOf(r, &o))
+	}
+	if outcome != RunHeld {
+		ev.Report.Spikes = append(ev.Report.Spikes, c.refusals.weigh(&o, r.inARow)...)
 	}
 	ev.Changed = outcome != RunHeld && (!r.asked || r.last.Outcome() != outcome || first(r.last.Findings) != first(ev.Findings))
 	if outcome != RunHeld || r.last == nil {
