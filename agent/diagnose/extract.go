@@ -5,6 +5,7 @@ import (
 	"html"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -63,8 +64,8 @@ func (w *words) clause(text string, code bool) {
 
 // codeFields are names of fields that hold an error code, in normal form; proseFields those that hold a sentence.
 var (
-	codeFields  = map[string]bool{"error": true, "code": true, "error code": true, "errorcode": true, "type": true, "reason": true, "status": true, "err": true, "error type": true, "name": true, "internal error code": true, "error codes": true, "sub code": true, "suberror": true, "fault code": true, "faultcode": true, "kind": true, "ret code": true, "errcode": true, "error subcode": true, "error name": true, "title": true, "slug": true, "key": true}
-	proseFields = map[string]bool{"message": true, "error description": true, "detail": true, "details": true, "error message": true, "error summary": true, "description": true, "msg": true, "ret msg": true, "errmsg": true, "hint": true, "fault string": true, "faultstring": true, "errors": true, "error msg": true, "errormessage": true, "reason": true, "text": true, "user message": true, "developer message": true, "summary": true, "exp": true, "nbf": true, "iss": true, "aud": true, "sub msg": true, "info": true, "more info": true, "cause": true, "explanation": true, "localized message": true, "recommendation": true, "title": true, "body": true, "err msg": true, "non field errors": true, "string": true, "messages": true, "status message": true, "result": true, "data": true}
+	codeFields  = map[string]bool{"error": true, "code": true, "error code": true, "errorcode": true, "type": true, "reason": true, "status": true, "err": true, "error type": true, "name": true, "internal error code": true, "error codes": true, "sub code": true, "suberror": true, "fault code": true, "faultcode": true, "kind": true, "ret code": true, "errcode": true, "error subcode": true, "error name": true, "title": true, "slug": true, "key": true, "response code": true, "resp code": true, "result code": true, "return code": true, "status code": true}
+	proseFields = map[string]bool{"message": true, "error description": true, "detail": true, "details": true, "error message": true, "error summary": true, "description": true, "msg": true, "ret msg": true, "errmsg": true, "hint": true, "fault string": true, "faultstring": true, "errors": true, "error msg": true, "errormessage": true, "reason": true, "text": true, "user message": true, "developer message": true, "summary": true, "exp": true, "nbf": true, "iss": true, "aud": true, "sub msg": true, "info": true, "more info": true, "cause": true, "explanation": true, "localized message": true, "recommendation": true, "title": true, "body": true, "err msg": true, "response desc": true, "desc": true, "error desc": true, "resp msg": true, "return msg": true, "result msg": true, "non field errors": true, "string": true, "messages": true, "status message": true, "result": true, "data": true}
 	// skipFields hold documentation, not what happened.
 	skipFields = map[string]bool{"documentation url": true, "doc url": true, "help": true, "recommend": true, "error uri": true, "error link": true, "trace id": true, "timestamp": true, "request id": true, "correlation id": true, "instance": true, "host id": true, "email": true, "twitter": true, "statuspage": true, "locale": true, "url": true, "path": true, "realm": true, "host": true, "support": true, "href": true, "links": true, "resource metadata": true, "error id": true}
 )
@@ -216,6 +217,9 @@ func (w *words) value(name string, v any, depth, status int) {
 				v = lastPart(v)
 			}
 			w.add(v, true)
+			if n, err := strconv.Atoi(v); err == nil && depth <= 1 {
+				w.coded = w.coded || n > 1 && n/100 != 2
+			}
 		case codeFields[name] || proseFields[name] || name == "":
 			if strings.HasPrefix(strings.TrimSpace(v), "{") {
 				w.json(v, status)
@@ -227,7 +231,7 @@ func (w *words) value(name string, v any, depth, status int) {
 				w.add(name+" "+v, false)
 			}
 		}
-		if strings.Count(v, " ") >= 2 && !skipFields[name] && len(w.rest) < 8 {
+		if strings.Count(v, " ") >= 1 && !skipFields[name] && len(w.rest) < 8 {
 			w.rest = append(w.rest, html.UnescapeString(v))
 		}
 	case json.Number:

@@ -56,17 +56,27 @@ func stemOf(word string) set {
 // denialsIn finds what a text in normal form says by denying its opposite.
 func denialsIn(text string) (s set) {
 	reach := 0
-	for word := range strings.SplitSeq(text, " ") {
+	for rest := text; rest != ""; {
+		var word string
+		word, rest, _ = strings.Cut(rest, " ")
 		if denials[word] {
 			reach = denialReach
 			continue
 		}
 		if reach > 0 {
 			reach--
-			s |= denied[word]
+			if found := denied[word]; found != of(cMissing) || !describes(rest) {
+				s |= found
+			}
 		}
 	}
 	return s
+}
+
+// describes says whether a participle belongs to what follows: "unable to log in with provided credentials" misses nothing.
+func describes(rest string) bool {
+	next, _, _ := strings.Cut(rest, " ")
+	return lexicon[next].any(of(cCredential, cToken, cKey, cPassword, cUser, cSecret))
 }
 
 // hints are the beginnings of sentences that give advice, which speak of remedies and not of what is wrong.
