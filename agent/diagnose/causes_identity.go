@@ -221,7 +221,7 @@ var identityRows = []row{
 	{cause: InteractionRequired, weight: 83, any: of(cInteraction), not: of(cDisabled), when: func(f *facts) bool {
 		return noTLS(f) && !f.words.html && f.status != 404 && !f.hasCode("insufficient scope")
 	}},
-	{cause: RedirectURIMismatch, weight: 92, all: of(cRedirect), any: negative | of(cUnsupported), when: noTLS},
+	{cause: RedirectURIMismatch, weight: 92, all: of(cRedirect), any: negative | of(cUnsupported), when: func(f *facts) bool { return noTLS(f) && !f.fromClient() }},
 
 	{cause: WrongEnvironment, weight: 85, all: of(cRegion), any: of(cInvalid, cMismatch, cUnsupported, cMissing, cDenied), not: of(cKey, cGateway, cSession), when: func(f *facts) bool { return noTLS(f) && !f.words.html }},
 	{cause: WrongEnvironment, weight: 84, all: of(cRegion), any: of(cInvalid, cUnavailable, cUnsupported, cDenied), words: []string{"environment", "environments", "sandbox", "test mode", "live mode", "testmode", "livemode"}, not: of(cGateway, cSession), when: func(f *facts) bool { return noTLS(f) && !f.words.html }},

@@ -83,7 +83,7 @@ var tlsRows = []row{
 	}},
 	{cause: TLSNameMismatch, weight: 92, all: of(cHostname), when: func(f *facts) bool { return f.fromClient() && f.tls }},
 	{cause: TLSUntrustedChain, weight: 91, any: of(cUntrusted, cSelfSigned), not: of(cExpired, cHostname), when: func(f *facts) bool {
-		return f.fromClient() && f.tls && (!f.transportSays("remote error", "alert", "client") || f.transportSays("client alert"))
+		return f.fromClient() && f.tls && (!f.transportSays("remote error", "alert", "client") || f.transportSays("client alert")) && !(f.says("name") && f.all.any(of(cMismatch)))
 	}},
 	{cause: TLSUntrustedChain, weight: 60, when: func(f *facts) bool { return f.fromClient() && f.transportSays("x509", "certificate") }},
 }
@@ -137,7 +137,9 @@ var networkRows = []row{
 	{cause: TLSFileUnreadable, weight: 97, when: func(f *facts) bool { return symptom(evidence.SymptomSource)(f) && f.c.Sighting.Kind == "certificate" }},
 	{cause: RefreshTokenUncertain, weight: 97, when: symptom(evidence.SymptomIndeterminate)},
 	{cause: LocalResources, weight: 97, when: symptom(evidence.SymptomLocalResources, evidence.SymptomPanic)},
-	{cause: DNSFailure, weight: 92, any: of(cNoHost), not: of(cHostname), when: func(f *facts) bool { return f.fromClient() && !f.all.any(of(cHostname)) }},
+	{cause: DNSFailure, weight: 92, any: of(cNoHost), not: of(cHostname), when: func(f *facts) bool {
+		return f.fromClient() && !f.all.any(of(cHostname)) && !(f.tls && f.all.any(of(cCert)))
+	}},
 	{cause: Timeout, weight: 88, any: of(cTimeout), when: func(f *facts) bool { return f.fromClient() && !f.all.any(of(cNoHost)) }},
 	{cause: NetworkUnreachable, weight: 87, any: of(cRefusedConn, cReset), when: func(f *facts) bool { return f.fromClient() && !f.all.any(of(cNoHost)) }},
 	{cause: LoginPage, weight: 84, when: func(f *facts) bool {
@@ -231,6 +233,7 @@ var serverRows = []row{
 	{cause: IDPUnavailable, weight: 90, any: of(cTimeout, cRefusedConn, cNoHost, cReset, cUnavailable), when: func(f *facts) bool { // it cannot fetch the keys to check with
 		return f.status >= 500 && !f.atIssuer && f.says("fetching keys", "get keys", "fetch keys", "jwks", "key set", "openid configuration", "discovery", "well known", "introspection", "introspect", "public keys")
 	}},
+	{cause: IDPUnavailable, weight: 80, words: []string{"500", "502", "503", "504", "service unavailable", "bad gateway", "internal server error"}, when: func(f *facts) bool { return f.atIssuer && f.fromClient() && !f.tls }},
 	{cause: IDPUnavailable, weight: 80, when: func(f *facts) bool { return f.atIssuer && f.status >= 500 && f.scheme != "jwt_bearer" }},
 	{cause: IDPUnavailable, weight: 62, when: func(f *facts) bool { return f.atIssuer && f.status >= 500 }},
 	{cause: IDPUnavailable, weight: 70, when: func(f *facts) bool {

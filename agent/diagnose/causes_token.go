@@ -32,10 +32,16 @@ func sure(f *facts) bool     { return !doubtful(f) }
 func noTLS(f *facts) bool    { return !f.tls }
 func certLess(f *facts) bool { return !f.tls && !f.all.any(of(cClientCert)) }
 
+// answered says whether the words are about what was sent, and not about a connection that failed.
+func answered(f *facts) bool {
+	return noTLS(f) && !(f.fromClient() && f.all.any(of(cRefusedConn, cTimeout, cNoHost, cReset)))
+}
+
 // tokenRows: what is wrong with a token.
 var tokenRows = []row{
 	{cause: TokenExpired, weight: 84, all: of(cExpired), any: of(cToken, cSession, cKey, cCredential), not: of(cRefresh, cCode, cSecret, cCert, cSubscription, cPassword, cNotYet, cTime, cMissing), when: func(f *facts) bool { return sure(f) && noTLS(f) && !f.signed }},
 	{cause: TokenExpired, weight: 86, all: of(cExpired, cToken), not: of(cRefresh, cCode, cSecret, cSubscription, cPassword, cMalformed, cMissing), when: func(f *facts) bool { return sure(f) && certLess(f) && !f.skewed() }},
+	{cause: TokenExpired, weight: 78, all: of(cKey, cExpired), not: of(cRefresh, cSubscription, cMissing, cSignature), when: func(f *facts) bool { return sure(f) && certLess(f) && api(f) && !f.signed && f.refused() }},
 	{cause: TokenExpired, weight: 70, all: of(cExpired), not: of(cRefresh, cCode, cSecret, cCert, cSubscription, cPassword, cNotYet, cTime, cUser, cTimeout), when: func(f *facts) bool {
 		return sure(f) && certLess(f) && api(f) && !f.signed && f.status < 502
 	}},
@@ -61,9 +67,9 @@ var tokenRows = []row{
 	}},
 	{cause: TokenAudienceMismatch, weight: 86, when: func(f *facts) bool { return f.says("invalid target", "intended for", "not intended for") }},
 	{cause: TokenAudienceMismatch, weight: 75, all: of(cResource, cNotFound), when: func(f *facts) bool { return issuer(f) && f.scheme == "client_credentials" && f.status != 404 }},
-	{cause: TokenIssuerMismatch, weight: 88, all: of(cIssuer), any: negative, not: of(cCert, cMissing, cUntrusted, cSelfSigned), when: noTLS},
-	{cause: TokenIssuerMismatch, weight: 86, all: of(cIssuer, cNotFound), not: of(cCert), when: noTLS},
-	{cause: TokenIssuerMismatch, weight: 82, all: of(cIssuer), any: of(cUntrusted), when: noTLS},
+	{cause: TokenIssuerMismatch, weight: 88, all: of(cIssuer), any: negative, not: of(cCert, cMissing, cUntrusted, cSelfSigned), when: answered},
+	{cause: TokenIssuerMismatch, weight: 86, all: of(cIssuer, cNotFound), not: of(cCert), when: answered},
+	{cause: TokenIssuerMismatch, weight: 82, all: of(cIssuer), any: of(cUntrusted), when: answered},
 	{cause: TokenAlgorithmUnsupported, weight: 86, all: of(cAlgorithm), any: of(cInvalid, cUnsupported, cMismatch, cDenied), not: of(cKid, cCert, cMalformed), when: noTLS},
 	{cause: TokenSignatureInvalid, weight: 86, all: of(cSignature), any: of(cInvalid, cMismatch, cNotFound, cUntrusted), not: of(cAlgorithm, cCert, cClient), when: func(f *facts) bool {
 		return !f.signed && noTLS(f) && (bearer(f) || f.scheme == "" || f.all.any(of(cToken))) && !f.says("in the form of")

@@ -107,6 +107,8 @@ func (f *facts) sureness(list []candidate) Sureness {
 	switch {
 	case best.cause == UnknownUnauthorized || best.weight < 55:
 		return Possible
+	case best.weight >= 90 && margin >= 6 && f.fromClient() && best.words != "" && !ofConnection(best.cause):
+		return Likely // a client that tells of its connection in words seldom tells of anything else
 	case best.weight >= 90 && margin >= 6:
 		return Certain
 	case best.weight >= 70:
@@ -114,6 +116,15 @@ func (f *facts) sureness(list []candidate) Sureness {
 	default:
 		return Possible
 	}
+}
+
+// ofConnection says whether a cause lies in the connection or in a clock, and not in what was sent over it.
+func ofConnection(c Cause) bool {
+	switch c {
+	case DNSFailure, Timeout, NetworkUnreachable, ProxyAuthRequired, ClockSkew:
+		return true
+	}
+	return strings.HasPrefix(string(c), "tls_")
 }
 
 // attention looks at what a good run brought home that wants to be seen to.
