@@ -61,17 +61,21 @@ const farBehind = 30
 
 // weigh tries all rows, and gives the causes in order of weight; never none.
 func (f *facts) weigh() []candidate {
-	best := map[Cause]candidate{}
-	codes := f.documented()
-	if codes.cause != "" {
-		best[codes.cause] = codes
+	best := make([]candidate, len(slots), len(slots)+1)
+	top := 0
+	if codes := f.documented(); codes.cause != "" {
+		if slot, known := slots[codes.cause]; known {
+			best[slot] = codes
+		} else {
+			best = append(best, codes)
+		}
+		top = codes.weight
 	}
-	top := best[codes.cause].weight
 	for _, r := range ordered {
 		if r.weight < top-farBehind {
 			break
 		}
-		if r.weight <= best[r.cause].weight {
+		if r.weight <= best[r.slot].weight {
 			continue
 		}
 		cl, ok := r.matches(f)
@@ -79,18 +83,14 @@ func (f *facts) weigh() []candidate {
 		if cl.hint {
 			weight -= hintDiscount
 		}
-		if ok && weight > best[r.cause].weight {
-			best[r.cause] = candidate{r.cause, weight, cl.text}
+		if ok && weight > best[r.slot].weight {
+			best[r.slot] = candidate{r.cause, weight, cl.text}
 			top = max(top, weight)
 		}
 	}
-	if c, ok := best[ClockSkew]; ok && f.clockIs(clockExcluded) { // the clocks were measured, and are no excuse
-		c.weight -= farBehind
-		best[ClockSkew] = c
-	}
-	list := make([]candidate, 0, len(best))
-	for _, c := range best {
-		list = append(list, c)
+	list := slices.DeleteFunc(best, func(c candidate) bool { return c.cause == "" })
+	if i := slices.IndexFunc(list, func(c candidate) bool { return c.cause == ClockSkew }); i >= 0 && f.clockIs(clockExcluded) {
+		list[i].weight -= farBehind // the clocks were measured, and are no excuse
 	}
 	slices.SortFunc(list, func(a, b candidate) int {
 		return cmp.Or(cmp.Compare(b.weight, a.weight), strings.Compare(string(a.cause), string(b.cause)))

@@ -16,6 +16,8 @@ type row struct {
 	all, any, not set      // concepts that one clause has, of which it has one, of which it has none
 	before        []string // in normal form, of which the history holds one
 	when          func(*facts) bool
+
+	slot int // of the cause, in the list of candidates; set once
 }
 
 // matches says whether the row holds, and which clause says so. Sets are compared before facts are looked at, which costs more.
@@ -34,12 +36,23 @@ func (r *row) matches(f *facts) (cl clause, ok bool) {
 // families are the rows by family; their order does not matter for the verdict.
 var families = [][]row{protocolRows, tokenRows, identityRows, signedRows, tlsRows, networkRows, serverRows, clockRows, worldRows, comparisonRows, credentialRows, issuerRows, historyRows}
 
+// slots number the causes that rows name.
+var slots = map[Cause]int{}
+
 // ordered are the rows of all families, weightiest first.
 var ordered = func() (list []*row) {
 	for _, family := range families {
 		for i := range family {
 			list = append(list, &family[i])
 		}
+	}
+	for _, r := range list {
+		slot, known := slots[r.cause]
+		if !known {
+			slot = len(slots)
+			slots[r.cause] = slot
+		}
+		r.slot = slot
 	}
 	slices.SortStableFunc(list, func(a, b *row) int { return cmp.Compare(b.weight, a.weight) })
 	return list

@@ -75,7 +75,7 @@ func TestFaults_gateways(t *testing.T) {
 		{"Apache: nothing is sent", strings.Replace(apache("/basic", "x"), "identity = \"x\"\n", "", 1), "missing_credentials", "endpoint:", nil},
 		{"Apache: closed to everybody", apache("/closed", "good"), "blocked_by_gateway", "", []string{"permission_denied"}},
 		{"Apache: no such page", apache("/nowhere", "good"), "endpoint_not_found", "endpoint:", nil},
-		{"answers come too late", line(between(t, backend, func(c net.Conn) { time.Sleep(3 * time.Second) }, 0), "timeout = \"1s\""), "timeout", "endpoint:", nil},
+		{"answers come too late", line(between(t, backend, func(c net.Conn) { time.Sleep(9 * time.Second) }, 0), "timeout = \"4s\""), "timeout", "endpoint:", nil},
 		{"answers are cut", line(between(t, backend, nil, 40), ""), "network_unreachable", "endpoint:", []string{"server_error", "unexpected_answer"}},
 		{"connections are reset", line(between(t, backend, func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0); c.Close() }, 0), ""), "network_unreachable", "endpoint:", nil},
 		{"issuer hands out tokens that are past their end", "kind = \"token\"\nidentity = \"late\"", "clock_skew", "issuer:", nil},
