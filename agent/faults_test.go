@@ -15,9 +15,10 @@ var (
 	testName     = regexp.MustCompile("`((?:Test|Fuzz|Benchmark)\\w*)(/[^`]+)?`")
 )
 
-// TestFaultsPage: docs/faults.md has every row of the fault list, each with tests that exist or a reason why there is none.
-func TestFaultsPage(t *testing.T) {
-	texts := map[string]string{} // of the files that hold a test, by its name
+// testTexts gives the texts of the files that hold a test, by its name.
+func testTexts(t *testing.T) map[string]string {
+	t.Helper()
+	texts := map[string]string{}
 	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, "_test.go") {
 			return err
@@ -31,6 +32,43 @@ func TestFaultsPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return texts
+}
+
+// TestFaultCasesPages: every test that a page of fault cases names is there, and the page on certificates has a row for each
+// number of its lists.
+func TestFaultCasesPages(t *testing.T) {
+	texts := testTexts(t)
+	pages, _ := filepath.Glob("../docs/fault-cases*.md")
+	if len(pages) == 0 {
+		t.Fatal("no page of fault cases")
+	}
+	for _, path := range pages {
+		page, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range testName.FindAllStringSubmatch(string(page), -1) {
+			if _, ok := texts[m[1]]; !ok {
+				t.Errorf("%s: there is no test %s", path, m[1])
+			}
+		}
+		if !strings.HasSuffix(path, "certificates.md") {
+			continue
+		}
+		for list, span := range map[string][2]int{"A": {1, 55}, "C": {23, 35}} {
+			for n := span[0]; n <= span[1]; n++ {
+				if !strings.Contains(string(page), fmt.Sprintf("\n| %s%d |", list, n)) {
+					t.Errorf("%s has no row %s%d", path, list, n)
+				}
+			}
+		}
+	}
+}
+
+// TestFaultsPage: docs/faults.md has every row of the fault list, each with tests that exist or a reason why there is none.
+func TestFaultsPage(t *testing.T) {
+	texts := testTexts(t)
 	page, err := os.ReadFile("../docs/faults.md")
 	if err != nil {
 		t.Fatal(err)
