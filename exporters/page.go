@@ -61,7 +61,7 @@ type findingView struct {
 	Cause                diagnose.Cause
 	Sure                 diagnose.Sureness
 	Since                whenView
-	Count                int      // probes behind it
+	Count, Held          int      // probes behind it, and those of them that a gate keeps from asking
 	Probes               []string // the first of them
 	More                 int      // probes that are not named
 	Labels               []string // name=value, of all its probes
@@ -105,13 +105,30 @@ func (w *Web) runbook(rw http.ResponseWriter, r *http.Request) {
 		text, ok = alert.Runbook(cause)
 	}
 	if !ok {
-		w.missing(rw, "There is no runbook "+cause+".", "The causes that there are: authvigil explain")
+		w.missing(rw, "There is no runbook "+cause+".", "The causes that there are stand in the list of runbooks.")
 		return
 	}
 	render(rw, http.StatusOK, "runbook", struct {
 		frame
 		Blocks []block
 	}{w.frame(cause, cause, "../"), markdown(text)})
+}
+
+// runbooks lists the causes with their runbooks.
+func (w *Web) runbooks(rw http.ResponseWriter, _ *http.Request) {
+	type cause struct {
+		Cause         diagnose.Cause
+		Title, Remedy string
+	}
+	var list []cause
+	for _, c := range diagnose.Causes() {
+		about, _ := diagnose.Describe(c)
+		list = append(list, cause{c, about.Title, about.Remedy})
+	}
+	render(rw, http.StatusOK, "runbooks", struct {
+		frame
+		Causes []cause
+	}{w.frame("Runbooks - authvigil", "runbooks", "../"), list})
 }
 
 // missing serves a page that says what there is not, and what to do.

@@ -151,9 +151,11 @@ func (w *Web) index(rw http.ResponseWriter, r *http.Request) {
 
 // headline says in one sentence how things stand, and names what is to blame.
 func (v *indexView) headline(list []kept, blames []Blame, now time.Time) {
-	broken, suffer, unknown := 0, 0, 0
+	broken, suffer, held, unknown := 0, 0, 0, 0
 	for _, b := range blames {
-		v.Blames = append(v.Blames, viewOf(b.Finding, "", b.Since, now, b.Probes, b.Labels))
+		one := viewOf(b.Finding, "", b.Since, now, b.Probes, b.Labels)
+		one.Held = b.Held
+		v.Blames = append(v.Blames, one)
 		if !b.Since.IsZero() {
 			broken++
 		}
@@ -166,21 +168,26 @@ func (v *indexView) headline(list []kept, blames []Blame, now time.Time) {
 		switch list[i].state() {
 		case rowFailing:
 			suffer++
-		case rowUnknown, rowHeld, rowWaiting:
+		case rowHeld:
+			held++
+		case rowUnknown, rowWaiting:
 			unknown++
 		}
 	}
 	switch {
 	case suffer > 0:
 		v.Headline = fmt.Sprintf("%s broken: %d of %d probes fail", things(broken), suffer, len(list))
+		if held > 0 {
+			v.Headline += fmt.Sprintf(", %d more are held back", held)
+		}
 		v.Title, v.Icon = fmt.Sprintf("(%d) authvigil", broken), "bad"
-	case unknown == len(list):
+	case unknown+held == len(list):
 		v.Headline = "No probe has told anything yet"
 	case len(blames) > 0:
 		v.Headline = fmt.Sprintf("Nothing fails; %s wants attention", things(len(blames)))
 	default:
 		v.AllGood = true
-		v.Headline = fmt.Sprintf("All is well: %d of %d probes are as expected", len(list)-unknown, len(list))
+		v.Headline = fmt.Sprintf("All is well: %d of %d probes are as expected", len(list)-unknown-held, len(list))
 	}
 }
 
@@ -250,7 +257,7 @@ func (k *kept) state() rowState {
 		return rowWaiting
 	}
 	ev := k.asked
-	if ev == nil {
+	if ev == nil || (k.last.Outcome() == agent.RunHeld && ev.Outcome() == agent.RunOK) { // what was good before the gate closed says nothing of now
 		ev = k.last
 	}
 	switch ev.Outcome() {
@@ -269,7 +276,7 @@ func (k *kept) state() rowState {
 
 func (k *kept) row(ev *agent.Event, root string, now time.Time) rowView {
 	state := k.state()
-	r := rowView{Root: root, Probe: ev.Probe, Kind: ev.Kind, Endpoint: ev.About.Endpoint, Identity: ev.About.Identity, State: state, Mark: marks[state]}
+	r := rowView{Root: root, Probe: ev.Probe, Kind: ev.Kind, Endpoint: strings.ReplaceAll(ev.About.Endpoint, ",", ", "), Identity: ev.About.Identity, State: state, Mark: marks[state]}
 	for _, name := range sortedKeys(ev.Labels) {
 		r.Labels = append(r.Labels, name+"="+ev.Labels[name])
 	}
@@ -337,7 +344,7 @@ func took(d time.Duration) string {
 		return fmt.Sprintf("%.0f s", d.Seconds())
 	case d >= time.Second:
 		return fmt.Sprintf("%.1f s", d.Seconds())
-	case d >= 10*time.Millisecond:
+	case d >= 10*time.Millisecond || d == 0:
 		return fmt.Sprintf("%.0f ms", float64(d)/1e6)
 	default:
 		return fmt.Sprintf("%.1f ms", float64(d)/1e6)

@@ -272,3 +272,30 @@ func TestPage_thousandProbes(t *testing.T) {
 		t.Errorf("answered %d with %d bytes and %d probes", code, len(body), n)
 	}
 }
+
+// TestPage_heldProbesStandBehindTheirCulprit: a probe that a gate keeps from asking was good before, and is not said to be
+// good now; it counts among those who suffer from what closed the gate.
+func TestPage_heldProbesStandBehindTheirCulprit(t *testing.T) {
+	w, get := web(t)
+	closed := pace.State{Position: pace.Open, Again: time.Now().Add(time.Minute), Failures: 3}
+	bad := event("bad", refused())
+	bad.IdentityGate, bad.Failing = closed, time.Now().Add(-time.Minute)
+	w.Status.Observe(bad)
+	for _, who := range []string{"who", "somebody else"} {
+		good := event("of "+who, nil)
+		good.About.Identity = who
+		w.Status.Observe(good)
+		held := event("of "+who, &evidence.Fault{Stage: evidence.StageToken, Symptom: evidence.SymptomHeld, Err: errors.New("held")})
+		held.About.Identity, held.IdentityGate = who, closed
+		w.Status.Observe(held)
+	}
+	_, page, _ := get("/", "localhost")
+	for _, want := range []string{"1 thing broken: 1 of 3 probes fail, 2 more are held back", "2 probes:", "(1 held back by a gate)", "questions as somebody else are held until"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the first page lacks %q", want)
+		}
+	}
+	if record, _ := w.Status.Record("of who"); !record.Held || !record.OK {
+		t.Errorf("the record of a held probe: held %v, ok %v", record.Held, record.OK)
+	}
+}

@@ -20,6 +20,7 @@ type Record struct {
 	Labels    map[string]string `json:"labels,omitempty"`
 	OK        bool              `json:"ok"`
 	Outcome   agent.Outcome     `json:"outcome"`
+	Held      bool              `json:"held,omitempty"` // a gate keeps it from asking; what stands here is of the last run that asked
 	Started   time.Time         `json:"started"`
 	Took      float64           `json:"took_seconds"`
 	Stage     string            `json:"stage,omitempty"`

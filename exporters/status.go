@@ -94,7 +94,7 @@ func (s *Status) Records() []Record {
 	list := []Record{}
 	for _, k := range s.sorted() {
 		if k.last != nil {
-			list = append(list, NewRecord(k.shown()))
+			list = append(list, k.record())
 		}
 	}
 	return list
@@ -108,7 +108,7 @@ func (s *Status) Record(probe string) (Record, bool) {
 	if k == nil {
 		return Record{}, false
 	}
-	return NewRecord(k.shown()), true
+	return k.record(), true
 }
 
 // kept gives a copy of what is kept of one probe, also of one that did not run yet.
@@ -139,6 +139,12 @@ func (k *kept) shown() agent.Event {
 	ev := *k.asked
 	ev.Gate, ev.IdentityGate, ev.Next = k.last.Gate, k.last.IdentityGate, k.last.Next
 	return ev
+}
+
+func (k *kept) record() Record {
+	r := NewRecord(k.shown())
+	r.Held = k.last.Outcome() == agent.RunHeld
+	return r
 }
 
 // sorted gives a copy of what is kept, by name; probes that did not run yet have only their plan.
@@ -174,7 +180,14 @@ type Blame struct {
 	Title  string            `json:"title"`
 	Since  time.Time         `json:"since,omitzero"` // start of the first failing run; zero: nothing fails yet
 	Probes []string          `json:"probes"`
+	Held   int               `json:"held,omitempty"`   // probes among them that did not ask, because a gate is closed for this cause
 	Labels map[string]string `json:"labels,omitempty"` // that all its probes have
+}
+
+// take adds a probe that suffers.
+func (b *Blame) take(ev *agent.Event) {
+	maps.DeleteFunc(b.Labels, func(name, value string) bool { return ev.Labels[name] != value })
+	b.Probes = append(b.Probes, ev.Probe)
 }
 
 // Blames groups the first findings of all probes by culprit and cause; those that most probes suffer from first.
@@ -184,9 +197,14 @@ func (s *Status) Blames() []Blame {
 		culprit string
 	}
 	found := map[key]*Blame{}
+	closed := map[string]*Blame{} // by gate: why it is closed
+	var held []*agent.Event
 	for _, k := range s.sorted() {
 		ev := k.shown()
 		if len(ev.Findings) == 0 {
+			if k.state() == rowHeld {
+				held = append(held, k.last)
+			}
 			continue
 		}
 		f := ev.Findings[0]
@@ -196,18 +214,38 @@ func (s *Status) Blames() []Blame {
 			b = &Blame{Finding: f, Title: about.Title, Since: ev.Failing, Labels: maps.Clone(ev.Labels)}
 			found[key{f.Cause, f.Culprit}] = b
 		}
-		maps.DeleteFunc(b.Labels, func(name, value string) bool { return ev.Labels[name] != value })
-		b.Probes = append(b.Probes, ev.Probe)
+		b.take(&ev)
 		if !ev.Failing.IsZero() && (b.Since.IsZero() || ev.Failing.Before(b.Since)) {
 			b.Since = ev.Failing
+		}
+		if gate := closedGate(&ev); gate != "" && ev.Fault != nil {
+			closed[gate] = b
+		}
+	}
+	for _, ev := range held {
+		if b := closed[closedGate(ev)]; b != nil {
+			b.take(ev)
+			b.Held++
 		}
 	}
 	list := make([]Blame, 0, len(found))
 	for _, b := range found {
+		slices.Sort(b.Probes)
 		list = append(list, *b)
 	}
 	slices.SortFunc(list, func(a, b Blame) int {
 		return cmp.Or(cmp.Compare(len(b.Probes), len(a.Probes)), cmp.Compare(a.Culprit, b.Culprit), cmp.Compare(a.Cause, b.Cause))
 	})
 	return list
+}
+
+// closedGate names the gate that keeps questions back, that of the identity first; empty: none does.
+func closedGate(ev *agent.Event) string {
+	switch {
+	case !ev.IdentityGate.Again.IsZero():
+		return "identity " + ev.About.Identity
+	case !ev.Gate.Again.IsZero():
+		return ev.GateName()
+	}
+	return ""
 }

@@ -74,6 +74,7 @@ func (w *Web) Handler() http.Handler {
 	})
 	mux.HandleFunc("GET /{$}", w.index)
 	mux.HandleFunc("GET /probes/{name}", w.probe)
+	mux.HandleFunc("GET /runbooks/{$}", w.runbooks)
 	mux.HandleFunc("GET /runbooks/{cause}", w.runbook)
 	for name := range assets {
 		mux.HandleFunc("GET /"+name, asset)

@@ -188,9 +188,9 @@ func (f *facts) before() (lines []string) {
 	}
 	switch {
 	case !s.LastOK.IsZero() && !s.Failing.IsZero():
-		add("it worked last at %s; it has failed since %s, %d times in a row", stamp(s.LastOK), stamp(s.Failing), s.InARow)
+		add("it worked last at %s; it has failed since %s, %s", stamp(s.LastOK), stamp(s.Failing), inARow(s.InARow))
 	case s.Probe != "" && !s.Failing.IsZero() && s.InARow > 1:
-		add("it has failed since %s, %d times in a row, and was never seen to work", stamp(s.Failing), s.InARow)
+		add("it has failed since %s, %s, and was never seen to work", stamp(s.Failing), inARow(s.InARow))
 	}
 	for _, what := range []struct{ kind, said string }{
 		{"secret_file", "the secret's file"}, {"token_kid", "the key that signs the tokens"}, {"certificate", "the server's certificate"},
@@ -211,3 +211,10 @@ func (f *facts) before() (lines []string) {
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
+func inARow(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times in a row", n)
+}

@@ -216,16 +216,20 @@ func signedSpan(d time.Duration) string {
 
 // headline says in one sentence how things stand.
 func (v *view) headline() (word string, c paint, rest string) {
-	failing, good := 0, 0
+	failing, held, good := 0, 0, 0
 	for i := range v.Probes {
-		switch v.Probes[i].Outcome {
-		case agent.RunFault:
+		switch r := &v.Probes[i]; {
+		case r.Outcome == agent.RunFault:
 			failing++
-		case agent.RunOK:
+		case r.Held:
+			held++
+		case r.Outcome == agent.RunOK:
 			good++
 		}
 	}
 	switch {
+	case failing > 0 && held > 0:
+		return "FAIL", red, fmt.Sprintf(": %d of %d probes fail, %d more are held back", failing, len(v.Probes), held)
 	case failing > 0:
 		return "FAIL", red, fmt.Sprintf(": %d of %d probes fail", failing, len(v.Probes))
 	case len(v.Probes) == 0:
@@ -241,13 +245,21 @@ var outcomeRank = map[agent.Outcome]int{agent.RunFault: 0, agent.RunUnknown: 1, 
 
 // rows gives one row for each probe, the worst first.
 func (v *view) rows() (rows [][]cell) {
-	slices.SortStableFunc(v.Probes, func(a, b exporters.Record) int { return outcomeRank[a.Outcome] - outcomeRank[b.Outcome] })
+	rank := func(r *exporters.Record) int {
+		if r.Held && r.Outcome == agent.RunOK {
+			return outcomeRank[agent.RunHeld]
+		}
+		return outcomeRank[r.Outcome]
+	}
+	slices.SortStableFunc(v.Probes, func(a, b exporters.Record) int { return rank(&a) - rank(&b) })
 	for i := range v.Probes {
 		r := &v.Probes[i]
 		word, c, why := "ok", green, ""
-		switch r.Outcome {
-		case agent.RunOK:
-		case agent.RunFault:
+		switch {
+		case r.Outcome == agent.RunOK && r.Held:
+			word, c, why = "held", amber, "a gate keeps it from asking; it was ok before"
+		case r.Outcome == agent.RunOK:
+		case r.Outcome == agent.RunFault:
 			word, c, why = "FAIL", red, r.Error
 			if r.Failing != nil {
 				word += " " + strings.TrimSuffix(away(*r.Failing, v.At), " ago")
@@ -255,7 +267,7 @@ func (v *view) rows() (rows [][]cell) {
 		default:
 			word, c, why = string(r.Outcome), amber, r.Error
 		}
-		if r.OK && len(r.Findings) > 0 {
+		if r.OK && !r.Held && len(r.Findings) > 0 {
 			word, c, why = "attention", amber, string(r.Findings[0].Cause)
 		}
 		if r.Gate.Again != nil && r.Gate.Again.After(v.At) {

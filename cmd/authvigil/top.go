@@ -137,7 +137,7 @@ func (s *screen) draw(a *app, v *view, where string) {
 	if s.bad {
 		shown.Probes = nil
 		for _, r := range v.Probes {
-			if r.Outcome != agent.RunOK || len(r.Findings) > 0 {
+			if r.Outcome != agent.RunOK || r.Held || len(r.Findings) > 0 {
 				shown.Probes = append(shown.Probes, r)
 			}
 		}

@@ -3,7 +3,7 @@
   "use strict";
   const every = 10000;
   let paused = false, busy = false;
-  const button = document.getElementById("pause");
+  const button = document.getElementById("pause"), gone = document.getElementById("gone");
   button.hidden = false;
   button.addEventListener("click", () => {
     paused = !paused;
@@ -29,9 +29,9 @@
       document.title = page.title;
       document.querySelector("link[rel=icon]").href = page.querySelector("link[rel=icon]").getAttribute("href");
       document.getElementById("refreshed").replaceWith(document.importNode(page.getElementById("refreshed"), true));
-      document.body.classList.remove("stale");
+      gone.textContent = "";
     } catch {
-      document.body.classList.add("stale");
+      gone.textContent = "The daemon gives no answer: this is old.";
     } finally {
       busy = false;
     }
