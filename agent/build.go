@@ -123,8 +123,8 @@ func (w *world) buildSink(s section, env Env, old *world) (*builtSink, []error) 
 	}
 	o := open(w.config, s, &named{})
 	kind := o.common.(*named).Kind
-	if kind == "" {
-		return nil, append(o.errs, o.missingKind(alert.Kinds()))
+	if wrong := o.wrongKind(kind, alert.Kinds()); wrong != nil {
+		return nil, append(o.errs, wrong)
 	}
 	b := &builtSink{raw: s.raw}
 	var err error
@@ -194,8 +194,8 @@ func (w *world) buildIdentity(s section, env Env, old *world) (*builtIdentity, [
 	}
 	o := open(w.config, s, &named{})
 	common := o.common.(*named)
-	if common.Kind == "" {
-		return nil, append(o.errs, o.missingKind(identity.Kinds()))
+	if wrong := o.wrongKind(common.Kind, identity.Kinds()); wrong != nil {
+		return nil, append(o.errs, wrong)
 	}
 	id, err := identity.New(common.Kind, o.decode, identity.Env{Name: s.name, Net: env.Net, Store: env.Store, Jitter: env.Jitter, Log: env.Log.With("identity", s.name), Environment: w.config.Agent.Environment})
 	if errs := o.collect(err); len(errs) > 0 {
@@ -225,8 +225,8 @@ func (w *world) buildProbe(s section, env Env, old *world, clock func() (evidenc
 		o.fail(fmt.Errorf("severity: %q is neither critical nor warning", common.Severity))
 	}
 	o.fail(goodLabels(common.Labels))
-	if common.Kind == "" {
-		return nil, append(o.errs, o.missingKind(probes.Kinds()))
+	if wrong := o.wrongKind(common.Kind, probes.Kinds()); wrong != nil {
+		return nil, append(o.errs, wrong)
 	}
 	if common.Disabled {
 		return nil, o.errs
@@ -334,8 +334,20 @@ func (o *opened) fail(err error) {
 	o.errs = append(o.errs, o.config.locate(o.path(), e))
 }
 
-func (o *opened) missingKind(kinds []string) error {
-	return o.config.locate(o.path(), keyError{what: "kind is missing", help: "one of " + strings.Join(kinds, ", ")})
+// wrongKind says what is wrong with the kind of a section, if anything is.
+func (o *opened) wrongKind(kind string, kinds []string) error {
+	list := strings.Join(kinds, ", ")
+	switch {
+	case kind == "":
+		return o.config.locate(o.path(), keyError{what: "kind is missing", help: "one of " + list})
+	case !slices.Contains(kinds, kind):
+		help := didYouMean(kind, slices.Clone(kinds))
+		if strings.HasSuffix(help, "?") {
+			help += " There are " + list
+		}
+		return o.config.locate(o.path(), keyError{path: []string{"kind"}, what: fmt.Sprintf("unknown kind %q", kind), help: help})
+	}
+	return nil
 }
 
 // flatten takes joined errors apart.

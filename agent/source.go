@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -58,6 +59,27 @@ func (e *ConfigError) Error() string {
 		text += "\n  help: " + e.Help
 	}
 	return text
+}
+
+// maxErrors is how many errors are told at once; what follows is mostly the same again.
+const maxErrors = 20
+
+// InOrder puts joined errors of a configuration into the order in which they stand in its files, and leaves out those
+// after the twentieth.
+func InOrder(err error) error {
+	list := flatten(err)
+	slices.SortStableFunc(list, func(a, b error) int {
+		x, isX := errors.AsType[*ConfigError](a)
+		y, isY := errors.AsType[*ConfigError](b)
+		if !isX || !isY {
+			return 0
+		}
+		return cmp.Or(cmp.Compare(x.At.File, y.At.File), cmp.Compare(x.At.Line, y.At.Line), cmp.Compare(x.At.Col, y.At.Col))
+	})
+	if more := len(list) - maxErrors; more > 0 {
+		list = append(list[:maxErrors], fmt.Errorf("and %d errors more", more))
+	}
+	return errors.Join(list...)
 }
 
 // A source is one file of the configuration, with the position of each of its keys.

@@ -78,27 +78,8 @@ func main() {
 // execute runs one command line and gives its exit code.
 func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, environ: environ}
-	root := &cobra.Command{
-		Use:           "authvigil",
-		Short:         "authvigil keeps watch over API authentication and names what is to blame",
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
+	root := a.root()
 	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	f := root.PersistentFlags()
-	f.StringVar(&a.configFile, "config.file", "/etc/authvigil/authvigil.toml", "configuration `file`; conf.d/*.toml beside it is read too")
-	f.StringVar(&a.output, "output", "text", "form of the result: text, json or ndjson")
-	f.StringVar(&a.logLevel, "log.level", "info", "debug, info, warn or error")
-	f.StringVar(&a.logFormat, "log.format", "logfmt", "logfmt or json")
-	f.StringVar(&a.color, "color", "auto", "auto, always or never; NO_COLOR is obeyed")
-	for _, command := range commands {
-		root.AddCommand(command(a))
-	}
 	err := root.ExecuteContext(ctx)
 	var e exit
 	switch {
@@ -112,6 +93,52 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	default:
 		fmt.Fprintf(stderr, "%v\n  help: authvigil --help\n", err)
 		return exitUsage
+	}
+}
+
+// root is the tree of commands.
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "authvigil",
+		Short:         "authvigil keeps watch over API authentication and names what is to blame",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	f := root.PersistentFlags()
+	f.StringVar(&a.configFile, "config.file", "/etc/authvigil/authvigil.toml", "configuration `file`; conf.d/*.toml beside it is read too")
+	f.StringVar(&a.output, "output", "text", "form of the result: text, json or ndjson")
+	f.StringVar(&a.logLevel, "log.level", "info", "debug, info, warn or error")
+	f.StringVar(&a.logFormat, "log.format", "logfmt", "logfmt or json")
+	f.StringVar(&a.color, "color", "auto", "auto, always or never; NO_COLOR is obeyed")
+	for _, command := range commands {
+		root.AddCommand(command(a))
+	}
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.HasSubCommands() {
+			group(c)
+		}
+	}
+	return root
+}
+
+// group makes a command that only holds others show its help, and refuse words that are none of them.
+func group(c *cobra.Command) {
+	c.Args = cobra.ArbitraryArgs
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return c.Help()
+		}
+		var names []string
+		for _, one := range c.Commands() {
+			names = append(names, one.Name())
+		}
+		return exit{exitUsage, fmt.Errorf("there is no %s %s; %s\n  help: %s --help", c.CommandPath(), args[0], agent.DidYouMean(args[0], names), c.CommandPath())}
 	}
 }
 
@@ -153,7 +180,7 @@ func (a *app) load(log *slog.Logger, observers ...agent.Observer) (*agent.Agent,
 	c, wrong := agent.Load(a.configFile, a.environ)
 	env, _ := withStore(a.env(log), c, ofIdentities)
 	ag, err := agent.New(c, env, observers...)
-	if err = errors.Join(wrong, err); err != nil {
+	if err = agent.InOrder(errors.Join(wrong, err)); err != nil {
 		return nil, c, err
 	}
 	return ag, c, nil

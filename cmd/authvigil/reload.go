@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/authvigil/authvigil/exporters"
 )
 
 // socketName is that of the unix socket of a running daemon. Who may open it may reload and look into the process; it lies
@@ -77,6 +79,9 @@ func reloadCommand(a *app) *cobra.Command {
 		Use: "reload", Short: "Make the running daemon read its configuration again, and say what changed or why not", Args: cobra.NoArgs,
 		Example: "  authvigil reload --dry-run",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := a.checkOutput(); err != nil {
+				return err
+			}
 			client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return new(net.Dialer).DialContext(ctx, "unix", path)
 			}, DisableKeepAlives: true}}
@@ -90,7 +95,7 @@ func reloadCommand(a *app) *cobra.Command {
 			}
 			r, err := client.Do(req)
 			if err != nil {
-				return exit{exitFound, fmt.Errorf("no daemon answers at %s; name its socket with --socket, or send it SIGHUP", path)}
+				return exit{exitFound, fmt.Errorf("no daemon answers at %s\n  help: start it with authvigil run, name its socket with --socket, or send it SIGHUP", path)}
 			}
 			defer r.Body.Close()
 			text, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
@@ -99,6 +104,9 @@ func reloadCommand(a *app) *cobra.Command {
 			}
 			if r.StatusCode != http.StatusOK {
 				return exit{exitFound, errors.New(strings.TrimSpace(string(text)))}
+			}
+			if a.output != "text" {
+				return writeJSON(a.stdout, map[string]any{"schema_version": exporters.SchemaVersion, "dry_run": dry, "changes": strings.TrimSpace(string(text))})
 			}
 			fmt.Fprint(a.stdout, string(text))
 			return nil

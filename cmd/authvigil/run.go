@@ -115,7 +115,7 @@ func (a *app) newDaemon(log *slog.Logger) (*service, error) {
 			return nil, exit{exitTryAgain, fmt.Errorf("%w; stop it, or give this one another state_directory", err)}
 		}
 	}
-	if err := errors.Join(wrong, d.build(c, env)); err != nil {
+	if err := agent.InOrder(errors.Join(wrong, d.build(c, env))); err != nil {
 		store.close()
 		return nil, exit{exitConfig, err}
 	}
@@ -294,7 +294,7 @@ func (d *service) reloadText(dry bool) (string, error) {
 		return "would change: " + diff.Long(), err
 	}
 	d.prometheus.Reloaded(err == nil, time.Now())
-	if err != nil {
+	if err = agent.InOrder(err); err != nil {
 		d.note("The configuration on disk has errors; the one before stays in use. authvigil config check lists them.")
 		d.log.Error("reload refused; the configuration before stays", "error", err)
 		return "", err
