@@ -6,7 +6,7 @@ TREE := $(CACHE)/bookworm
 MACHINE := $(CACHE)/machine
 SERVERS := AUTHVIGIL_IDP_MODULES=$(IDP) AUTHVIGIL_TREE=$(TREE) AUTHVIGIL_MACHINE=$(MACHINE)
 
-.PHONY: help build release run test race integration integration-deps bench eval soak fuzz check clean
+.PHONY: help build release run test race integration integration-deps bench eval soak fuzz docs pictures check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
@@ -48,6 +48,12 @@ fuzz: ## every fuzz target for a minute
 
 release: ## deb, rpm, tarball, bill of materials and checksums into dist/
 	packaging/release.sh dist
+
+docs: ## the pages that are made from the code
+	$(GO) test ./cmd/authvigil -run TestDocs -update
+
+pictures: integration-deps ## the pictures of the page in docs/
+	AUTHVIGIL_SCREENSHOTS=$(CURDIR)/docs $(SERVERS) $(GO) test -tags integration -count=1 -run TestBrowser ./cmd/authvigil/integration
 
 # What gosec says of every program of this kind: it opens files and runs programs that its operator names.
 GOSEC := -exclude=G304,G204

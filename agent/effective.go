@@ -118,9 +118,10 @@ func Schema() map[string]any {
 	sinkKinds := sections(&named{}, alert.Kinds(), func(kind string) any {
 		return spy(func(decode func(any) error) { _, _ = alert.NewSink(kind, decode, alert.Env{}) })
 	})
+	c := newConfig("") // what holds where the file says nothing
 	return map[string]any{
 		"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "authvigil configuration", "type": "object", "additionalProperties": false,
-		"properties": map[string]any{"agent": table(&Settings{}), "alerts": table(&Alerting{}), "defaults": table(&Defaults{}), "identity": identities, "maintenance": map[string]any{"type": "object", "additionalProperties": table(&window{})}, "probe": probeKinds, "sink": sinkKinds},
+		"properties": map[string]any{"agent": table(&c.Agent), "alerts": table(&c.Alerts), "defaults": table(&c.Defaults), "identity": identities, "maintenance": map[string]any{"type": "object", "additionalProperties": table(&window{})}, "probe": probeKinds, "sink": sinkKinds},
 	}
 }
 
@@ -138,9 +139,37 @@ func properties(settings any) map[string]any {
 		if f.help != "" {
 			p["description"] = f.help
 		}
+		if !f.value.IsZero() {
+			p["default"] = defaultOf(f.value)
+		}
 		m[f.name] = p
 	}
 	return m
+}
+
+// defaultOf is the value of a key that is not set, as the file would write it.
+func defaultOf(v reflect.Value) any {
+	switch x := v.Interface().(type) {
+	case time.Duration:
+		return shortDuration(x)
+	case encoding.TextMarshaler:
+		if text, err := x.MarshalText(); err == nil {
+			return string(text)
+		}
+	}
+	return v.Interface()
+}
+
+// shortDuration leaves out the minutes and seconds that are none: 1h and not 1h0m0s.
+func shortDuration(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
 
 func typeSchema(v reflect.Value) map[string]any {

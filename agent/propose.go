@@ -22,6 +22,8 @@ type Wish struct {
 	Issuer   string   // empty: the one that the API's challenge names
 	Kind     string   // of the identity; empty: what the API asks for
 	ClientID string   // empty: a placeholder
+	Audience string   // of the token, as issuers like Auth0 want it
+	Scopes   []string // to ask for
 	CAFile   string   // authorities to trust in place of the system's
 	Secrets  string   // directory in which secrets will lie, such as /etc/authvigil
 	Servers  []string // time servers; empty: the clock is left to whoever edits the file

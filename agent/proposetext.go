@@ -79,11 +79,7 @@ func (p *proposer) writeClock() {
 	}
 	p.table("probe.clock", question)
 	p.line("kind", `"ntp"`, "")
-	var list []string
-	for _, s := range p.Servers {
-		list = append(list, quoted(s))
-	}
-	p.line("servers", "["+strings.Join(list, ", ")+"]", "three or more, so that one liar cannot spoil the verdict")
+	p.line("servers", quotedList(p.Servers), "three or more, so that one liar cannot spoil the verdict")
 }
 
 // writeAPI writes the probes of the API: as the identity, as a stranger, and its certificate.
@@ -143,9 +139,7 @@ func (p *proposer) writeIdentity(name string) {
 		}
 		p.secret("client_secret", name+".secret")
 		p.clientAuth()
-		if p.api != nil {
-			p.text.WriteString("# audience = " + quoted(p.api.Scheme+"://"+p.api.Host) + "   # issuers like Auth0 want it\n# scopes = [\"…\"]                                     # others want scopes\n")
-		}
+		p.audience()
 	case "bearer":
 		p.secret("token", name+".token")
 	case "basic", "digest":
@@ -161,6 +155,29 @@ func (p *proposer) writeIdentity(name string) {
 	if p.Kind == "oauth2" {
 		p.authority()
 	}
+}
+
+// audience writes what the token is for. Issuers want an audience, scopes, or neither; none of them says which.
+func (p *proposer) audience() {
+	switch {
+	case p.Audience != "":
+		p.line("audience", quoted(p.Audience), "")
+	case p.api != nil:
+		p.text.WriteString("# audience = " + quoted(p.api.Scheme+"://"+p.api.Host) + "   # issuers like Auth0 want it\n")
+	}
+	if len(p.Scopes) > 0 {
+		p.line("scopes", quotedList(p.Scopes), "")
+		return
+	}
+	p.text.WriteString("# scopes = [\"…\"]                                     # others want scopes\n")
+}
+
+func quotedList(texts []string) string {
+	var list []string
+	for _, text := range texts {
+		list = append(list, quoted(text))
+	}
+	return "[" + strings.Join(list, ", ") + "]"
 }
 
 // clientAuth takes the first way of client authentication with a secret that the issuer offers. basic is the default of the

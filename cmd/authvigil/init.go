@@ -41,6 +41,8 @@ token and the clock. It sends no credential. What is left to do is listed.`,
 	f.StringVar(&w.Issuer, "issuer", "", "`URL` of the issuer; default: the one that the API names")
 	f.StringVar(&w.Kind, "identity", "", "`kind` of the identity: none, bearer, basic, digest, api_key or oauth2; default: what the API asks for")
 	f.StringVar(&w.ClientID, "client-id", "", "client `id` or user name")
+	f.StringVar(&w.Audience, "audience", "", "`audience` of the token, where the issuer wants one")
+	f.StringSliceVar(&w.Scopes, "scope", nil, "`scopes` to ask for")
 	f.StringVar(&w.CAFile, "ca-file", "", "PEM `file` with the authorities to trust in place of the system's")
 	f.StringSliceVar(&w.Servers, "ntp", nil, "time `servers` of your network; default: the clock is left out")
 	f.BoolVar(&show, "print", false, "print the configuration and write no file")
