@@ -61,7 +61,7 @@ func (w *watch) loop(ctx context.Context) {
 // end lets go of what the probe holds between its runs.
 func (w *watch) end() {
 	if err := probes.Close(w.probe); err != nil {
-		w.agent.env.Log.Warn("probe not closed", "probe", w.name, "err", err)
+		w.agent.env.Log.Warn("probe not closed", "probe", w.name, "error", err)
 	}
 }
 

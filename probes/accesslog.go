@@ -131,7 +131,7 @@ func (p *accesslogProbe) key() []byte {
 	rand.Read(key) // never fails
 	if p.store != nil {
 		if err := p.store.Save(name, key); err != nil {
-			p.log.Warn("key of client names not saved: they change with the next start", "err", err)
+			p.log.Warn("key of client names not saved: they change with the next start", "error", err)
 		}
 	}
 	return key
@@ -209,7 +209,7 @@ func (p *accesslogProbe) find(now time.Time) (errs []error) {
 			errs = append(errs, explainOpen(path, err))
 		}
 		if f.lost != "" {
-			p.log.Warn("lines of the log may be missing", "path", path, "why", f.lost)
+			p.log.Warn("lines of the log may be missing", "path", path, "text", f.lost)
 			f.lost = ""
 		}
 		if len(f.tails) == 0 {

@@ -49,7 +49,7 @@ func (p *accesslogProbe) save(now time.Time, all bool) {
 	errs = append(errs, p.put(marksKey, marks))
 	err := errors.Join(errs...)
 	if err != nil && !p.failing {
-		p.log.Warn("state of the log probe not saved: after a restart lines may be missing or count twice", "err", err)
+		p.log.Warn("state of the log probe not saved: after a restart lines may be missing or count twice", "error", err)
 	}
 	p.failing = err != nil
 }
@@ -91,7 +91,7 @@ func (p *accesslogProbe) restore() {
 	hasMarks, err1 := p.get(marksKey, &counted)
 	hasState, err2 := p.get(stateKey, &state)
 	if err := errors.Join(err1, err2); err != nil {
-		p.log.Warn("state of the log probe cannot be read; it begins anew", "err", err)
+		p.log.Warn("state of the log probe cannot be read; it begins anew", "error", err)
 		return
 	}
 	p.picked = map[string]pickedUp{}
@@ -106,7 +106,7 @@ func (p *accesslogProbe) restore() {
 	}
 	d, err := spike.Restore(p.feed.detector.Policy(), state.Detector)
 	if err != nil {
-		p.log.Warn("what was usual has to be learnt again", "err", err)
+		p.log.Warn("what was usual has to be learnt again", "error", err)
 		return
 	}
 	p.feed.detector, p.feed.newest = d, state.Newest

@@ -331,7 +331,7 @@ func (p *prometheusProbe) restore() {
 	b, err := p.store.Load(p.key())
 	if len(b) == 0 { // one that is older is as good
 		if err != nil {
-			p.log.Warn("what was usual has to be learnt again", "err", err)
+			p.log.Warn("what was usual has to be learnt again", "error", err)
 		}
 		return
 	}
@@ -341,7 +341,7 @@ func (p *prometheusProbe) restore() {
 		d, err = spike.Restore(spike.Policy{}, s.Detector)
 	}
 	if err != nil {
-		p.log.Warn("what was usual has to be learnt again", "err", err)
+		p.log.Warn("what was usual has to be learnt again", "error", err)
 		return
 	}
 	p.detector, p.asked = d, s.Asked
@@ -367,7 +367,7 @@ func (p *prometheusProbe) save(now time.Time) {
 		}
 	}
 	if err != nil {
-		p.log.Warn("what was learnt is not saved", "err", err)
+		p.log.Warn("what was learnt is not saved", "error", err)
 	}
 }
 

@@ -142,22 +142,6 @@ func group(c *cobra.Command) {
 	}
 }
 
-// logger makes the logger that the flags describe.
-func (a *app) logger() (*slog.Logger, *slog.LevelVar, error) {
-	level := new(slog.LevelVar)
-	if err := level.UnmarshalText([]byte(a.logLevel)); err != nil {
-		return nil, nil, exit{exitUsage, fmt.Errorf("--log.level: %q is none of debug, info, warn, error", a.logLevel)}
-	}
-	options := &slog.HandlerOptions{Level: level}
-	switch a.logFormat {
-	case "logfmt":
-		return slog.New(slog.NewTextHandler(a.stderr, options)), level, nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(a.stderr, options)), level, nil
-	}
-	return nil, nil, exit{exitUsage, fmt.Errorf("--log.format: %q is neither logfmt nor json", a.logFormat)}
-}
-
 // checkOutput refuses forms that there are not.
 func (a *app) checkOutput() error {
 	if err := a.checkColor(); err != nil {

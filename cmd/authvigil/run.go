@@ -401,33 +401,3 @@ func (d *service) watchdog(ctx context.Context) error {
 		}
 	}
 }
-
-// logging writes an event when a probe's state changes; repeated failures are one line.
-type logging struct{ log *slog.Logger }
-
-func (l *logging) Observe(ev *agent.Event) {
-	if !ev.Changed {
-		l.log.Debug("run", "probe", ev.Probe, "outcome", ev.Outcome(), "took", ev.Took)
-		return
-	}
-	attrs := []any{"probe", ev.Probe, "kind", ev.Kind, "endpoint", ev.About.Endpoint}
-	if ev.About.Identity != "" {
-		attrs = append(attrs, "identity", ev.About.Identity)
-	}
-	if ev.Fault == nil {
-		if len(ev.Findings) > 0 {
-			l.log.Warn("probe wants attention", append(attrs, "cause", ev.Findings[0].Cause, "culprit", ev.Findings[0].Culprit)...)
-			return
-		}
-		l.log.Info("probe ok", attrs...)
-		return
-	}
-	attrs = append(attrs, "stage", ev.Fault.Stage, "symptom", ev.Fault.Symptom, "code", ev.Fault.Code, "error", exporters.Show(ev.Fault.Error()))
-	if len(ev.Findings) > 0 {
-		f := ev.Findings[0]
-		attrs = append(attrs, "cause", f.Cause, "culprit", f.Culprit, "sureness", f.Sure)
-	}
-	l.log.Warn("probe failing", attrs...)
-}
-
-func (l *logging) Forget(string) {}

@@ -200,7 +200,7 @@ func (s *SealedStore) Load(key string) ([]byte, error) {
 	if !missing {
 		s.damaged[key] = true
 	}
-	s.log.Error("state cannot be read; a file that is there is set aside when it is written next", "file", path, "error", err)
+	s.log.Error("state cannot be read; a file that is there is set aside when it is written next", "path", path, "error", err)
 	if beforeErr == nil {
 		return before, fmt.Errorf("%s: %w (%w)", path, ErrOlder, err)
 	}
@@ -269,7 +269,7 @@ func (s *SealedStore) Save(key string, value []byte) error {
 	}
 	if s.damaged[key] {
 		delete(s.damaged, key)
-		s.log.Warn("damaged state was set aside", "file", before)
+		s.log.Warn("damaged state was set aside", "path", before)
 	}
 	s.last[key] = sum
 	return nil
