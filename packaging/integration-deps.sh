@@ -1,6 +1,6 @@
 #!/bin/sh
-# integration-deps.sh DIR TREE MACHINE: installs by name what the integration tests need; oidc-provider goes into DIR, a Debian
-# that systemd-nspawn boots into TREE, the disk of a whole machine for qemu into MACHINE.
+# integration-deps.sh DIR TREE MACHINE: installs by name what the integration tests need; oidc-provider, playwright-core and axe-core
+# go into DIR, a Debian that systemd-nspawn boots into TREE, the disk of a whole machine for qemu into MACHINE.
 set -eu
 dir=$1
 tree=$2
@@ -11,7 +11,7 @@ for pair in prometheus:prometheus promtool:prometheus systemd-analyze:systemd pr
   chronyd:chrony nginx:nginx apache2:apache2 htpasswd:apache2-utils haproxy:haproxy openssl:openssl curl:curl node:nodejs npm:npm \
   systemd-nspawn:systemd-container mmdebstrap:mmdebstrap lintian:lintian rpm:rpm rpmlint:rpmlint man:man-db zsh:zsh fish:fish \
   exim4:exim4-daemon-light dovecot:dovecot-core slapd:slapd mariadbd:mariadb-server-core prosody:prosody vsftpd:vsftpd \
-  strace:strace qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs; do
+  strace:strace qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs chromium:chromium tmux:tmux; do
   command -v "${pair%%:*}" >/dev/null 2>&1 || [ -x "/usr/sbin/${pair%%:*}" ] || missing="$missing ${pair##*:}"
 done
 ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || missing="$missing faketime"
