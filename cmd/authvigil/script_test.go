@@ -111,7 +111,9 @@ func breakCommand(ts *testscript.TestScript, _ bool, args []string) {
 	case "block":
 		world.API.Set(func(f *sandbox.APIFaults) { f.Answer = sandbox.BlockPage() })
 	case "expiring":
-		world.Host(sandbox.APIHost).Set(func(f *sandbox.Faults) { f.Certificate = sandbox.Certificate{NotBefore: time.Now().Add(-88 * 24 * time.Hour), NotAfter: time.Now().Add(40 * time.Hour)} })
+		world.Host(sandbox.APIHost).Set(func(f *sandbox.Faults) {
+			f.Certificate = sandbox.Certificate{NotBefore: time.Now().Add(-88 * 24 * time.Hour), NotAfter: time.Now().Add(40 * time.Hour)}
+		})
 	case "nothing":
 		world.API.Reset()
 		world.Host(sandbox.APIHost).Reset()
