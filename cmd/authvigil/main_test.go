@@ -157,21 +157,6 @@ func TestRecord_hasWhatScriptsRelyOn(t *testing.T) {
 	}
 }
 
-// TestHelp_everyCommandHasAnExample keeps the help useful.
-func TestHelp_everyCommandHasAnExample(t *testing.T) {
-	_, out, _ := call(t, "", "--help")
-	for _, name := range []string{"run", "demo", "once", "check", "diagnose", "explain", "inspect", "config", "reload", "alerts", "version", "completion", "man"} {
-		if !strings.Contains(out, "\n  "+name+" ") {
-			t.Errorf("--help does not list %s", name)
-		}
-	}
-	for _, args := range [][]string{{"run"}, {"demo"}, {"once"}, {"check"}, {"diagnose"}, {"explain"}, {"inspect", "token"}, {"inspect", "cert"}, {"inspect", "clock"}, {"config", "check"}, {"config", "show"}, {"config", "schema"}, {"alerts", "test"}, {"reload"}, {"version"}, {"man"}} {
-		if code, out, _ := call(t, "", append(args, "--help")...); code != 0 || !strings.Contains(out, "Examples:") {
-			t.Errorf("%v --help: exit %d, no example", args, code)
-		}
-	}
-}
-
 func TestDemo_findsWhatItBreaks(t *testing.T) {
 	code, out, errs := call(t, "", "demo", "--for", "9s", "--fault", "3s", "--web.listen-address", "127.0.0.1:0")
 	if code != 0 || !strings.Contains(out, "The page is at http://127.0.0.1:") || !strings.Contains(out, "found:") {
