@@ -88,8 +88,8 @@ var (
 )
 
 // TestReadme types every command of the README, in order, on a fresh checkout, against an API of nginx, an issuer of
-// oidc-provider that is like Keycloak, and time servers of chrony. Names are those of here, and init is told of the time
-// servers, because no pool is to be had. `make test` is not run again within the tests.
+// oidc-provider that is like Keycloak, and time servers of chrony. Names are those of here. `make test` is
+// not run again within the tests.
 func TestReadme(t *testing.T) {
 	p := startNewcomer(t)
 	page, err := os.ReadFile("../../../README.md")
@@ -101,19 +101,20 @@ func TestReadme(t *testing.T) {
 	zipped(t, filepath.Join(p.checkout, "access.log.1.gz"), `10.0.0.1 - a [05/Jan/2026:00:00:00 +0000] "GET /v2/devices HTTP/1.1" 200 12 "-" "-"`+"\n")
 	seen := 0
 	for _, block := range shellBlock.FindAllStringSubmatch(string(page), -1) {
-		for line := range strings.Lines(block[1]) {
+		for line := range strings.Lines(strings.ReplaceAll(block[1], "\\\n", " ")) {
 			line, _, _ = strings.Cut(strings.TrimSpace(line), "  #")
 			line = strings.TrimSpace(line)
 			seen++
 			want := 0
 			switch {
 			case line == "make run":
+				if out, code := p.does(t, "make build"); code != 0 { // may take longer than a server to start
+					t.Fatalf("make build: exit %d\n%s", code, out)
+				}
 				p.makeRun(t)
 				continue
 			case line == "make test":
 				line = "make -n test"
-			case strings.HasPrefix(line, "./authvigil init"):
-				line += " --ntp $NTP"
 			case strings.HasPrefix(line, "./authvigil run"):
 				n := port(t)
 				daemon := p.begins(t, line+fmt.Sprintf(" --web.listen-address 127.0.0.1:%d", n))
