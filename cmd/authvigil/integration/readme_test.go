@@ -206,10 +206,16 @@ func TestFirstSteps(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, style.secret), []byte(style.value), 0o600); err != nil {
 				t.Fatal(err)
 			}
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%s\n%s", out, text)
 			for _, step := range []string{"config check", "once"} {
-				if out, code := p.does(t, "./authvigil "+step+" --config.file "+file); code != 0 {
-					text, _ := os.ReadFile(file)
-					t.Errorf("%s: exit %d\n%s\n%s", step, code, out, text)
+				out, code := p.does(t, "./authvigil "+step+" --config.file "+file)
+				t.Logf("%s\n%s", step, out)
+				if code != 0 {
+					t.Errorf("%s: exit %d", step, code)
 				}
 			}
 		})
