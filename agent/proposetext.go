@@ -162,11 +162,14 @@ func (p *proposer) audience() {
 	switch {
 	case p.Audience != "":
 		p.line("audience", quoted(p.Audience), "")
-	case p.api != nil:
+	case p.api != nil && len(p.Scopes) == 0:
 		p.text.WriteString("# audience = " + quoted(p.api.Scheme+"://"+p.api.Host) + "   # issuers like Auth0 want it\n")
 	}
-	if len(p.Scopes) > 0 {
+	switch {
+	case len(p.Scopes) > 0:
 		p.line("scopes", quotedList(p.Scopes), "")
+		return
+	case p.Audience != "":
 		return
 	}
 	p.text.WriteString("# scopes = [\"…\"]                                     # others want scopes\n")

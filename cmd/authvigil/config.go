@@ -30,7 +30,11 @@ func configCommand(a *app) *cobra.Command {
 			if a.output != "text" {
 				return writeJSON(a.stdout, map[string]any{"schema_version": exporters.SchemaVersion, "file": a.configFile, "probes": len(ag.Planned()), "identities": len(c.Names("identity")), "warnings": append([]string{}, c.Warnings...)})
 			}
-			fmt.Fprintf(a.stdout, "%s is good: %d probes, %d identities\n", a.configFile, len(ag.Planned()), len(c.Names("identity")))
+			identities := "1 identity"
+			if n := len(c.Names("identity")); n != 1 {
+				identities = fmt.Sprintf("%d identities", n)
+			}
+			fmt.Fprintf(a.stdout, "%s is good: %s, %s\n", a.configFile, plural(len(ag.Planned()), "probe"), identities)
 			return nil
 		}},
 		&cobra.Command{Use: "show", Short: "Show the effective configuration with the origin of each value; secrets are masked", Args: cobra.NoArgs, Example: "  authvigil config show", RunE: func(*cobra.Command, []string) error {

@@ -95,6 +95,9 @@ func (a *app) initialize(ctx context.Context, w agent.Wish, show, force bool) er
 		if err := os.WriteFile(path, []byte(p.Text), 0o640); err != nil {
 			return exit{exitFound, err}
 		}
+		if err := writeSchema(filepath.Join(filepath.Dir(path), "authvigil.schema.json")); err != nil {
+			return exit{exitFound, err}
+		}
 	}
 	out := a.paper(a.stderr)
 	for _, line := range p.Seen {
@@ -106,8 +109,17 @@ func (a *app) initialize(ctx context.Context, w agent.Wish, show, force bool) er
 	for i, line := range p.Todo {
 		out.wrapped(fmt.Sprintf("to do %d: ", i+1), bold, line)
 	}
-	out.wrapped("then: ", plain, fmt.Sprintf("authvigil config check --config.file %s && authvigil once --config.file %s", a.configFile, a.configFile))
+	out.wrapped("then: ", plain, fmt.Sprintf("%s config check --config.file %s && %[1]s once --config.file %[2]s", os.Args[0], a.configFile)) // as it was called: a newcomer has not installed it
 	return nil
+}
+
+// writeSchema writes the schema that the first line of the configuration names, for editors.
+func writeSchema(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(writeJSON(f, agent.Schema()), f.Close())
 }
 
 // tameLines makes an error fit for a terminal and keeps its lines.

@@ -82,7 +82,7 @@ func TestCommands_exitCodesAndWords(t *testing.T) {
 		{"check refused", "", 2, []string{"CRITICAL - identity:who: token_expired"}, nil},
 		{"check nobody", "", 3, []string{"UNKNOWN - there is no"}, nil},
 		{"check", "", 3, []string{"UNKNOWN - name one probe"}, nil},
-		{"config check", "", 0, []string{"is good: 2 probes, 1 identities"}, []string{"the secret stands in the file itself"}},
+		{"config check", "", 0, []string{"is good: 2 probes, 1 identity"}, []string{"the secret stands in the file itself"}},
 		{"config check --config.file " + bad, "", 1, nil, []string{"bad.toml:2:1: probe.x: unknown kind \"htp\""}},
 		{"config check --config.file /nowhere/x.toml", "", 1, nil, []string{"/nowhere/x.toml: no such file"}},
 		{"config show", "", 0, []string{`identity.who.token`, `plain:[secret]`, "authvigil.toml:4:1"}, nil},
