@@ -264,6 +264,7 @@ func (a *Agent) swap(w *world, d Diff) {
 			a.start(w.probes[name])
 		}
 	}
+	a.condition.unwritten.Clear() // what cannot be written still will be noted again
 	used := map[string]bool{}
 	for _, b := range w.probes {
 		used[gateOf(b)] = true

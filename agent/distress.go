@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -33,8 +34,8 @@ const (
 type condition struct {
 	late      atomic.Pointer[lateness] // the last run that began too late
 	step      atomic.Pointer[clockStep]
-	unwritten atomic.Pointer[string] // why the state could not be written last; nil: it could
-	stuck     atomic.Int64           // runs that do not end
+	unwritten sync.Map     // why a piece of state could not be written, by its name
+	stuck     atomic.Int64 // runs that do not end
 	sinks     map[string]sinkCondition
 	now       atomic.Pointer[[]Distress]
 }
@@ -70,9 +71,10 @@ func (a *Agent) lookAtSelf(now time.Time) {
 	for _, name := range a.failingSinks(now) {
 		add("sink", "Sink %s has taken no alert for %s; what fires is kept and sent again.", name, sinkPatient)
 	}
-	if why := a.condition.unwritten.Load(); why != nil {
-		add("state", "State cannot be written, and a restart would forget what is newer: %s.", *why)
-	}
+	a.condition.unwritten.Range(func(_, why any) bool {
+		add("state", "State cannot be written, and a restart would forget what is newer: %s.", why)
+		return false // one stands for all
+	})
 	if s := a.condition.step.Load(); s != nil && now.Sub(s.at) < clockShown {
 		add("clock", "The clock of this machine was set by %s at %s; ages and expiries around it may be wrong.", s.by.Round(time.Millisecond), s.at.UTC().Format(time.RFC3339))
 	}
@@ -165,14 +167,14 @@ func openFiles() string {
 	return ""
 }
 
-// wroteState notes how writing of what ended.
-func (a *Agent) wroteState(err error) {
+// wroteState notes how writing of a piece of state ended. Each is noted for itself, because one that did not change is not
+// written, and says nothing of the disk.
+func (a *Agent) wroteState(what string, err error) {
 	if err == nil {
-		a.condition.unwritten.Store(nil)
+		a.condition.unwritten.Delete(what)
 		return
 	}
-	text := strings.TrimRight(err.Error(), ".")
-	a.condition.unwritten.Store(&text)
+	a.condition.unwritten.Store(what, strings.TrimRight(err.Error(), "."))
 }
 
 // A heardStore is the store with an ear for whether it can be written.
@@ -183,6 +185,6 @@ type heardStore struct {
 
 func (h *heardStore) Save(key string, value []byte) error {
 	err := h.Store.Save(key, value)
-	h.agent.wroteState(err)
+	h.agent.wroteState(key, err)
 	return err
 }

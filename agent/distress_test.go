@@ -38,7 +38,8 @@ func TestDistress_comesAndGoes(t *testing.T) {
 		if got := suffers(a); len(got) != 0 {
 			t.Errorf("at first: %v", got)
 		}
-		a.wroteState(errors.New("no space left on device"))
+		a.wroteState("refresh/x", errors.New("no space left on device"))
+		a.wroteState("accesslog/y", nil) // did not change, and was not written
 		a.stepped(-time.Hour, time.Now())
 		time.Sleep(3 * time.Minute)
 		if got := strings.Join(suffers(a), " "); got != "sink state clock" {
@@ -49,7 +50,7 @@ func TestDistress_comesAndGoes(t *testing.T) {
 				t.Errorf("%s: %s", d.What, d.Text)
 			}
 		}
-		a.wroteState(nil)
+		a.wroteState("refresh/x", nil)
 		sink.err = nil
 		time.Sleep(10 * time.Minute)
 		if got := suffers(a); len(got) != 0 {

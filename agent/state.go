@@ -96,6 +96,6 @@ func (a *Agent) save(dir string) error {
 	}
 	a.mu.Unlock()
 	err = writeState(dir, &s)
-	a.wroteState(err)
+	a.wroteState(stateFile, err)
 	return err
 }

