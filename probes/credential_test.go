@@ -13,6 +13,7 @@ import (
 	"github.com/authvigil/authvigil/agent/secret"
 	"github.com/authvigil/authvigil/probes/evidence"
 	"github.com/authvigil/authvigil/probes/identity"
+	"github.com/authvigil/authvigil/probes/wire"
 )
 
 // keyHolder is an environment whose only identity sends a key in a header.
@@ -200,5 +201,31 @@ func TestHTTP_nextKey(t *testing.T) {
 			t.Errorf("%s: the second run tells %q", c.name, codesOf(report))
 		}
 		server.Close()
+	}
+}
+
+// TestRateLimits: the reset of a window as a moment, as a span, and in the form of the draft; and a refusal of another status
+// that carries an empty budget is throttling.
+func TestRateLimits(t *testing.T) {
+	now := time.Now().Truncate(time.Second)
+	moment := float64(now.Add(time.Minute).Unix())
+	for name, c := range map[string]struct {
+		header http.Header
+		left   float64
+	}{
+		"a moment":  {http.Header{"X-Ratelimit-Remaining": {"5"}, "X-Ratelimit-Reset": {fmt.Sprint(now.Add(time.Minute).Unix())}}, 5},
+		"a span":    {http.Header{"Ratelimit-Remaining": {"0"}, "Ratelimit-Reset": {"60"}}, 0},
+		"the draft": {http.Header{"Ratelimit": {`"default";r=7;t=60`}, "Ratelimit-Policy": {`"default";q=100;w=60`}}, 7},
+	} {
+		got := map[*evidence.Metric]float64{}
+		for _, r := range rateLimits(wire.Answer{Header: c.header, Exchange: evidence.Exchange{Started: now}}) {
+			got[r.Metric] = r.Value
+		}
+		if got[rateRemaining] != c.left || got[rateReset] != moment {
+			t.Errorf("%s: %v left, reset at %v, want %v and %v", name, got[rateRemaining], got[rateReset], c.left, moment)
+		}
+		if symptom := symptomOf(http.StatusForbidden, c.header); (symptom == evidence.SymptomThrottled) != (c.left == 0) {
+			t.Errorf("%s: a 403 is %s", name, symptom)
+		}
 	}
 }

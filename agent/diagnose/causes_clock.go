@@ -122,7 +122,7 @@ var worldRows = []row{
 		return f.fault != nil && !f.ofIssuer() && f.fault.Symptom == evidence.SymptomIssuer && f.fault.Code != "issuer_mismatch" && f.fault.Code != "no_token_endpoint" && f.fault.Code != "insecure_endpoint"
 	}},
 	{cause: IDPUnavailable, weight: 84, when: func(f *facts) bool {
-		return f.fault != nil && f.fault.Stage == evidence.StageToken && (f.fault.Symptom == evidence.SymptomBadAnswer || f.fault.Symptom == evidence.SymptomRedirected || f.fault.Symptom == evidence.SymptomTooLarge)
+		return f.fault != nil && f.fault.Stage == evidence.StageToken && (f.fault.Symptom == evidence.SymptomBadAnswer && f.fault.Code != "malformed" || f.fault.Symptom == evidence.SymptomRedirected || f.fault.Symptom == evidence.SymptomTooLarge)
 	}},
 	{cause: IDPUnavailable, weight: 93, when: func(f *facts) bool { // the issuer cannot be reached: an outage of it, for whoever needs a token
 		return f.live() && f.atIssuer && f.fault != nil && (f.fault.Symptom == evidence.SymptomTimeout || f.fault.Symptom == evidence.SymptomRefused || f.fault.Symptom == evidence.SymptomClosed || f.fault.Symptom == evidence.SymptomUnreachable)

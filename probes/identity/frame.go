@@ -101,6 +101,9 @@ func (f *fixed) settle(g Grant, o Outcome) {
 		return
 	}
 	out := pace.Outcome{OK: o.Accepted, Ignore: !o.Accepted && !o.Refused}
+	if o.Status == http.StatusLocked { // RFC 4918 section 11.3
+		out = pace.Outcome{Permanent: true}
+	}
 	if o.Status == http.StatusTooManyRequests {
 		out = pace.Outcome{Ignore: true}
 	}
@@ -306,6 +309,7 @@ func (s *shared) settleGates(ctx context.Context, gate *pace.Gate, now time.Time
 		login, server = pace.Outcome{Ignore: true}, pace.Outcome{Ignore: true}
 	case fault.Symptom == evidence.SymptomTokenRefused:
 		server = pace.Outcome{OK: true}
+		login.Permanent = saysLocked(exchanges[len(exchanges)-1])
 	default:
 		login = pace.Outcome{Ignore: true}
 	}

@@ -8,10 +8,13 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net/http"
+	"regexp"
 	"sync"
 	"time"
 
 	"github.com/authvigil/authvigil/agent/pace"
+	"github.com/authvigil/authvigil/probes/evidence"
 )
 
 // lockout is how patient the gate of a credential is: an identity provider that said three times that the credential is
@@ -23,6 +26,15 @@ type lockoutKeys struct {
 	HoldAfter int           `koanf:"hold_after" help:"refusals in a row after which the credential is held; stay below what locks the account; default 3"`
 	HoldFor   time.Duration `koanf:"hold_for" help:"how long it is held the first time; doubles with each refusal; default 5m"`
 	MaxHold   time.Duration `koanf:"max_hold" help:"longest time that it is held; default 1h"`
+}
+
+// lockedWords are how servers say that an account is locked: Microsoft's code, and what the others have in common.
+var lockedWords = regexp.MustCompile(`(?i)AADSTS50053|\b(account|user|client)\b[^.]{0,40}\b(is|has been|was|temporarily)?\s*(locked|blocked)\b|lockout|too many (failed|unsuccessful|invalid)`)
+
+// saysLocked says whether a refusal says that the account is locked, so that asking twice more before the gate closes would
+// only keep it so (RFC 4918 section 11.3 for the status).
+func saysLocked(x evidence.Exchange) bool {
+	return x.Status == http.StatusLocked || lockedWords.MatchString(x.Body)
 }
 
 // limit sets how patient a gate is.

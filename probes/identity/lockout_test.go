@@ -1,14 +1,17 @@
 package identity
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"path/filepath"
 	"reflect"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/authvigil/authvigil/agent/pace"
 	"github.com/authvigil/authvigil/probes/evidence"
 	"github.com/authvigil/authvigil/probes/sandbox"
 	"github.com/authvigil/authvigil/probes/wire"
@@ -98,4 +101,33 @@ func TestLockout_keys(t *testing.T) {
 			t.Errorf("%d token requests, want 1", n)
 		}
 	})
+}
+
+// TestLockout_saidByTheServer: an account that is locked is left alone at once, and not after two more tries.
+func TestLockout_saidByTheServer(t *testing.T) {
+	for _, body := range []string{
+		`{"error":"invalid_grant","error_description":"AADSTS50053: You've tried to sign in too many times"}`,
+		`{"error":"invalid_grant","error_description":"The user account is temporarily locked"}`,
+		`{"error":"invalid_client","error_description":"Too many failed attempts"}`,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			i := &issuer{answer: func(w http.ResponseWriter, _ int) {
+				w.WriteHeader(http.StatusBadRequest)
+				fmt.Fprint(w, body)
+			}}
+			id := client(t, network(t, i), nil)
+			for range 60 {
+				_, _ = id.Apply(t.Context(), request())
+				time.Sleep(2 * time.Second)
+			}
+			if n := i.count(); n != 1 || id.Status().Gate.Position != pace.Open {
+				t.Errorf("%s: asked %d times in two minutes, gate %s", body, n, id.Status().Gate.Position)
+			}
+		})
+	}
+	for _, other := range []string{`{"error":"invalid_client"}`, `{"error_description":"client authentication failed"}`, `{"error_description":"the account was not found"}`} {
+		if saysLocked(evidence.Exchange{Status: 401, Body: other}) {
+			t.Errorf("%s is taken for a lockout", other)
+		}
+	}
 }
