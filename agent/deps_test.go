@@ -25,6 +25,7 @@ var mayImport = map[string][]string{
 	"probes":          {"agent/secret", "agent/spike", "probes/certfile", "probes/evidence", "probes/identity", "probes/logline", "probes/starttls", "probes/wire"},
 	"probes/sandbox":  {},
 	"agent":           {"agent/alert", "agent/diagnose", "agent/pace", "agent/secret", "agent/spike", "probes", "probes/evidence", "probes/identity", "probes/wire"},
+	"packaging":       {},
 	"packaging/sbom":  {},
 	"exporters":       {"agent", "agent/alert", "agent/diagnose", "agent/pace", "agent/secret", "probes/evidence"},
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# integration-deps.sh DIR TREE MACHINE: installs by name what the integration tests need; oidc-provider, playwright-core and axe-core
-# go into DIR, a Debian that systemd-nspawn boots into TREE, the disk of a whole machine for qemu into MACHINE.
+# integration-deps.sh DIR TREE MACHINE: installs by name what the integration tests need; oidc-provider, playwright-core,
+# axe-core and Grafana's types go into DIR, a Debian that systemd-nspawn boots into TREE, the disk of a whole machine for qemu into MACHINE.
 set -eu
 dir=$1
 tree=$2
@@ -30,7 +30,7 @@ if [ -n "$missing" ]; then
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends $missing
 fi
 mkdir -p "$dir"
-if ! cmp -s "$here/cmd/authvigil/integration/testdata/package.json" "$dir/package.json" || [ ! -d "$dir/node_modules/oidc-provider" ]; then
+if ! cmp -s "$here/cmd/authvigil/integration/testdata/package.json" "$dir/package.json" || [ ! -d "$dir/node_modules/oidc-provider" ] || [ ! -d "$dir/node_modules/@grafana/schema" ]; then
   cp "$here/cmd/authvigil/integration/testdata/package.json" "$dir/package.json"
   (cd "$dir" && npm install --no-audit --no-fund --loglevel=error)
 fi

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
@@ -97,23 +96,6 @@ func (am *alertmanager) together(n int) {
 	})
 }
 
-// api is a server that can be down.
-type api struct {
-	address string
-	server  *http.Server
-}
-
-func (a *api) up(t *testing.T) {
-	t.Helper()
-	l, err := net.Listen("tcp", a.address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })}
-	go a.server.Serve(l)
-	t.Cleanup(func() { a.server.Close() })
-}
-
 // TestAlerts is the way to people: a real pair of Alertmanagers, and a webhook beside them. While
 // the alert fires one Alertmanager is killed and brought back, and the daemon is killed and started again. Everybody is told
 // once that it fires and once that it is over, and nobody is told either falsely.
@@ -129,7 +111,8 @@ func TestAlerts(t *testing.T) {
 	one.together(2)
 	dir := t.TempDir()
 	config := filepath.Join(dir, "authvigil.toml")
-	watched := &api{address: fmt.Sprintf("127.0.0.1:%d", port(t))}
+	c := newCA(t, t.TempDir())
+	watched := filepath.Join(c.dir, "served.crt") // not there yet; a file, because the gate of a server would rest for minutes
 	write(t, config, fmt.Sprintf(`
 [agent]
 state_directory = %q
@@ -140,8 +123,9 @@ hold = "2s"
 min_firing = "10s"
 resend = "2s"
 [probe.gone]
-kind = "http"
-url = "http://%s/"
+kind = "certificate"
+files = [%q]
+ca_file = %q
 labels = { team = "devices" }
 [probe.planned]
 kind = "http"
@@ -156,7 +140,7 @@ urls = ["http://127.0.0.1:%d", "http://127.0.0.1:%d"]
 [sink.direct]
 kind = "webhook"
 url = %q
-`, dir, watched.address, port(t), one.web, two.web, own.URL))
+`, dir, watched, c.file, port(t), one.web, two.web, own.URL))
 	run := func() *process {
 		return start(t, "listening", nil, dir, binary(t), "run", "--config.file", config, "--web.listen-address", "127.0.0.1:0")
 	}
@@ -186,7 +170,7 @@ url = %q
 		t.Errorf("the log does not tell of the Alertmanager that was away:\n%s", daemon.output())
 	}
 
-	watched.up(t)
+	c.leaf(t, "served", "localhost", time.Now().Add(-time.Hour), time.Now().Add(365*24*time.Hour), true)
 	eventually(t, 30*time.Second, "the end is told", func() bool { return p.count("resolved", name) > 0 && direct.count("resolved", name) > 0 })
 	time.Sleep(6 * time.Second)
 	for _, of := range []*pager{p, direct} {
@@ -194,7 +178,7 @@ url = %q
 			t.Errorf("in all, told: %q", of.all())
 		}
 	}
-	if !strings.Contains(p.all()[0], "endpoint:"+watched.address) || !strings.HasSuffix(p.all()[0], "network_unreachable") {
+	if !strings.HasSuffix(p.all()[0], "tls_file_unreadable") {
 		t.Errorf("told: %q", p.all())
 	}
 	if code := daemon.stop(t); code != 0 {

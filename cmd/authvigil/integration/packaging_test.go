@@ -19,17 +19,6 @@ import (
 
 const repository = "../../.."
 
-// TestRules checks the Prometheus rules and runs their own tests.
-func TestRules(t *testing.T) {
-	for _, args := range [][]string{{"check", "rules", "rules.yml"}, {"test", "rules", "rules_test.yml"}} {
-		cmd := exec.Command(need(t, "promtool"), args...)
-		cmd.Dir = filepath.Join(repository, "packaging/prometheus")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("promtool %v: %v\n%s", args, err, out)
-		}
-	}
-}
-
 // TestUnit asks systemd whether the unit is right, alone and with each drop-in that this version knows, and how exposed it
 // is: 1.3 at most, where 10 is everything.
 func TestUnit(t *testing.T) {
