@@ -69,15 +69,23 @@ func need(t testing.TB, name string) string {
 	return path
 }
 
-// port finds a free port of loopback.
+// given are the ports that tests were given already: the kernel forgets them as soon as they are free, and gives some twice.
+var given sync.Map
+
+// port finds a free port of loopback, each time another.
 func port(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := l.Addr().(*net.TCPAddr).Port
+		l.Close()
+		if _, taken := given.LoadOrStore(n, true); !taken {
+			return n
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // A process is a server of a test, ended with it.
