@@ -204,15 +204,21 @@ func (o *progress) show() {
 func (o *progress) clear() { fmt.Fprint(o.p.w, "\r\x1b[K") }
 
 func checkCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	unknown := func(err error) error {
+		first, _, _ := strings.Cut(err.Error(), "\n")
+		fmt.Fprintf(a.stdout, "UNKNOWN - %s\n", strings.ReplaceAll(tame(first), "|", "/"))
+		return exit{code: exitUnknown}
+	}
+	c := &cobra.Command{
 		Use: "check NAME", Short: "Run one probe as a Nagios or Icinga plugin",
+		Long:    "check runs one probe and writes one line with performance data. Exit codes: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN, which is also that of wrong usage and of a defect of authvigil: nobody is woken by those.",
 		Example: "  authvigil check devices",
-		RunE: func(c *cobra.Command, names []string) error {
-			unknown := func(err error) error {
-				first, _, _ := strings.Cut(err.Error(), "\n")
-				fmt.Fprintf(a.stdout, "UNKNOWN - %s\n", strings.ReplaceAll(first, "|", "/"))
-				return exit{code: exitUnknown}
-			}
+		RunE: func(c *cobra.Command, names []string) (err error) {
+			defer func() {
+				if cause := recover(); cause != nil {
+					err = unknown(fmt.Errorf("a defect of authvigil: %v", cause))
+				}
+			}()
 			if len(names) != 1 {
 				return unknown(errors.New("name one probe"))
 			}
@@ -231,6 +237,8 @@ func checkCommand(a *app) *cobra.Command {
 			return a.plugin(&events[0])
 		},
 	}
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return unknown(err) })
+	return c
 }
 
 // perfdata are the numbers of a run as the plugin convention writes them: label=value, the unit, no exponent. Labels of
