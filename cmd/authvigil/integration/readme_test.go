@@ -65,7 +65,7 @@ func startNewcomer(t *testing.T) *newcomer {
 // does runs a line as the newcomer types it, and gives what it said and its exit code.
 func (p *newcomer) does(t *testing.T, line string) (string, int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute) // a first build on a busy machine
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-o", "pipefail", "-c", p.names.Replace(line))
 	cmd.Dir, cmd.Env = p.checkout, p.env
