@@ -345,3 +345,23 @@ func TestDocs_readme(t *testing.T) {
 		}
 	}
 }
+
+// TestDocs_links: what the README and the pages refer to is there.
+func TestDocs_links(t *testing.T) {
+	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+	for _, page := range append(pages, filepath.Join(root, "README.md")) {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), m[1])); err != nil {
+				t.Errorf("%s refers to %s, which is not there", page, m[1])
+			}
+		}
+	}
+}
