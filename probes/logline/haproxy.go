@@ -38,6 +38,9 @@ func (f *haproxy) Read(line []byte, l *Line) error {
 		if text[i], rest, ok = bytes.Cut(rest, space); !ok {
 			return errLine
 		}
+		if i == 0 && bytes.HasSuffix(text[0], []byte(":")) { // frontend/bind: what went wrong with a connection, mostly TLS
+			return ErrNotRequest
+		}
 	}
 	slash := bytes.IndexByte(text[1], '/')
 	state := text[7]
