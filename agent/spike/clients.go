@@ -11,7 +11,7 @@ const (
 	senior = 3600 // a client counts as known-good an hour after its first success: of many guessed passwords some are right
 	grace  = 1800 // the first refusal within this time is what a rotation of keys or a restart costs
 	runOut = 1800 // refusals further apart are not in a row
-	onePer = 30   // a client counts once in this time
+	onePer = 10   // a client counts once in this time
 )
 
 // A trail is what is remembered of one client at one endpoint, or of one client as a whole. Times are Unix seconds.
@@ -23,7 +23,7 @@ type trail struct {
 	began   uint32 // first refusal of the present run
 	run     uint16 // refusals since the last success
 	hour    uint16 // hour it was last counted as active in
-	countA  uint16 // half minute it was last counted in by stream A
+	countA  uint16 // ten seconds it was last counted in by stream A
 	countB  uint16 // the same, stream B
 }
 

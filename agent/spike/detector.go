@@ -228,7 +228,7 @@ func (d *Detector) refused(e *endpoint, client, pair uint64, now uint32, r Reque
 	d.evidence(e, c, p, client, uint16(now/onePer), again)
 }
 
-// evidence counts a refusal for the streams that it is evidence for, once per client and half minute.
+// evidence counts a refusal for the streams that it is evidence for, once per client and ten seconds.
 func (d *Detector) evidence(e *endpoint, c, p *trail, client uint64, slot uint16, again bool) {
 	if again {
 		v := e.a.weigh(1, 0)

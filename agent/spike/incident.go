@@ -5,7 +5,7 @@ import "math"
 // Limits of an AuthFailureSpike.
 const (
 	timesA         = 1.25 // thresholds that stream A must reach: a rotation of keys meets clients whose token has just expired
-	pageAfterA     = 60   // seconds that the evidence of stream A must hold before somebody is woken
+	pageAfterA     = 30   // seconds that the evidence of stream A must hold before somebody is woken
 	pageAfterB     = 10   // the same, stream B: clients that ask several things at once look refused in a row for a moment
 	pageAfterPlain = 60   // the same, without identities
 	plainTimes     = 2.5  // thresholds that the evidence must reach where clients are not known
@@ -13,8 +13,8 @@ const (
 	busyTimes      = 3    // requests at a busy time, against the average
 	rationWindow   = 120  // seconds of a busy time that are counted at once
 	rationLeast    = 3    // refusals that always count
-	othersLeast    = 3    // evidence that must remain without the client that fails most, for somebody to be woken
-	othersFew      = 2    // the same where half of those that were active in the last hour fail
+	othersLeast    = 2    // evidence that must remain without the client that fails most, for somebody to be woken
+	othersFew      = 1.5  // the same where half of those that were active in the last hour fail
 	shortest       = 300  // seconds an alert holds at least
 	recoveredBy    = 5    // evidence of recovery that ends it
 	stillFailing   = 0.25 // odds, against those seen while it held, that recovery is tested against

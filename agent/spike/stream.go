@@ -19,7 +19,7 @@ const (
 	thirdLeft   = 3         // odds when the successes have fallen to a third
 	rateTimes   = 3         // refusals in a second, times this …
 	rateMore    = 1.0 / 600 // … and one in ten minutes more
-	leastRate   = 100       // the usual rate is not taken for less than this part of the alternative
+	leastRate   = 200       // the usual rate is not taken for less than this part of the alternative
 	pointsA     = 0.015     // least rise of the share that matters, stream A
 	pointsB     = 0.010     // the same, stream B
 	pointsRaw   = 0.050     // the same, refusals of strangers
