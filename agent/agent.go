@@ -61,6 +61,7 @@ func New(c *Config, env Env, observers ...Observer) (*Agent, error) {
 	if env.Store != nil {
 		a.env.Store = &heardStore{env.Store, a}
 	}
+	a.env.peers = a.court.knownPeers
 	w, err := build(c, a.env, nil, a.court.localClock)
 	if err != nil {
 		return nil, err
@@ -319,10 +320,6 @@ func (a *Agent) identityOf(name string) identity.Identity {
 // clockLook is how often the wall clock is compared with the monotonic one.
 const clockLook = 5 * time.Second
 
-// stepLimit is how far they may part between two looks before it counts as a step: a slewing daemon stays below, a set
-// clock, a suspended machine and a resumed one do not.
-const stepLimit = 50 * time.Millisecond
-
 // lookAtClock notices when the wall clock is set.
 func (a *Agent) lookAtClock(ctx context.Context) {
 	tick := time.NewTicker(clockLook)
@@ -336,7 +333,7 @@ func (a *Agent) lookAtClock(ctx context.Context) {
 		}
 		now := time.Now()
 		a.looked.Store(&now)
-		if step := wallStep(before, now); step.Abs() > stepLimit {
+		if step := evidence.WallStep(before, now); step.Abs() > evidence.ClockStep {
 			a.stepped(step, now)
 		}
 		before = now
@@ -350,6 +347,7 @@ func (a *Agent) stepped(step time.Duration, now time.Time) {
 	a.env.Log.Warn("wall clock stepped", "step", step.String())
 	a.court.mu.Lock()
 	defer a.court.mu.Unlock()
+	clear(a.court.peers) // differences to a clock that was set
 	a.court.changes = remember(a.court.changes, evidence.Change{What: "clock_step", To: step.String(), At: now})
 }
 
@@ -357,7 +355,8 @@ func (a *Agent) stepped(step time.Duration, now time.Time) {
 type Health struct {
 	Panics       int64
 	ClockSteps   int64
-	LinesDropped int64 // of the log; counted by whoever writes it
+	ClockStep    time.Duration // the last one
+	LinesDropped int64         // of the log; counted by whoever writes it
 	Probes       int
 	Alerts       alert.Stats
 	Distress     []Distress
@@ -368,6 +367,9 @@ type Health struct {
 // Health tells how the agent itself fares.
 func (a *Agent) Health() Health {
 	h := Health{Panics: a.panics.Load(), ClockSteps: a.steps.Load(), Probes: len(a.current.Load().probes), Distress: a.distress(), Maintenance: a.Maintenances(time.Now())}
+	if s := a.condition.step.Load(); s != nil {
+		h.ClockStep = s.by
+	}
 	if a.alerts != nil {
 		h.Alerts = a.alerts.Stats()
 	}

@@ -89,6 +89,9 @@ var passing = []evidence.Symptom{evidence.SymptomDNS, evidence.SymptomRefused, e
 
 func (w *world) alertOf(ev *Event, f diagnose.Finding) alert.Alert {
 	name, severity := alertName(f)
+	if f.Cause == diagnose.ClockSkew && ev.Fault == nil { // another's clock is off, and nothing is refused yet
+		severity = alert.Warning
+	}
 	if ev.Severity != "" {
 		severity = alert.Severity(ev.Severity)
 	}

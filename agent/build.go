@@ -28,7 +28,8 @@ type Env struct {
 	// Thorough has probes ask all that helps to tell causes apart at once, also where nothing fails.
 	Thorough bool
 
-	shared *probes.Shared // made by New
+	shared *probes.Shared         // made by New
+	peers  func() []evidence.Peer // clocks of others; made by New
 }
 
 // A world is everything that a configuration describes, built and ready to run.
@@ -241,7 +242,7 @@ func (w *world) buildProbe(s section, env Env, old *world, clock func() (evidenc
 		}
 		return id, err
 	}
-	b.probe, err = probes.New(common.Kind, o.decode, probes.Env{Name: s.name, Net: env.Net, Identity: find, Store: env.Store, Clock: clock, Host: env.Host, Shared: env.shared, Log: env.Log.With("probe", s.name), Thorough: env.Thorough})
+	b.probe, err = probes.New(common.Kind, o.decode, probes.Env{Name: s.name, Net: env.Net, Identity: find, Store: env.Store, Clock: clock, Peers: env.peers, Host: env.Host, Shared: env.shared, Log: env.Log.With("probe", s.name), Thorough: env.Thorough})
 	if errs := o.collect(err); len(errs) > 0 {
 		return nil, errs
 	}

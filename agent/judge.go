@@ -24,8 +24,8 @@ type court struct {
 	identity  map[string]*tally
 	origin    map[string]*tally
 	issuer    map[string]*tally
-	clock     *evidence.Clock
-	peers     map[string]evidence.Peer // by name and method
+	clocks    map[string]*evidence.Clock // verdicts on the local clock, by probe
+	peers     peerClocks
 	issuers   map[string]*evidence.Issuer
 	observers []Observer
 	changes   []evidence.Change // of this host
@@ -34,7 +34,7 @@ type court struct {
 
 func newCourt(observers []Observer) *court {
 	return &court{records: map[string]*record{}, everybody: &tally{}, identity: map[string]*tally{}, origin: map[string]*tally{}, issuer: map[string]*tally{},
-		peers: map[string]evidence.Peer{}, issuers: map[string]*evidence.Issuer{}, observers: observers, refusals: newRefusals()}
+		clocks: map[string]*evidence.Clock{}, peers: peerClocks{}, issuers: map[string]*evidence.Issuer{}, observers: observers, refusals: newRefusals()}
 }
 
 // A record is what is known of one probe.
@@ -77,8 +77,12 @@ func (c *court) conclude(o Observation, gate pace.State, next time.Time, a *Agen
 		ev.IdentityGate = id.Status().Gate
 	}
 	outcome := o.Outcome()
+	issuer, now := cmp.Or(o.About.Issuer, o.Issuer), o.Started.Add(o.Took)
 	if outcome != RunHeld {
 		c.learn(r, &o)
+		ev.Peers = c.peersOf(&o, issuer, now)
+		c.judgeClocks(&o, issuer, ev.Peers, now)
+		ev.Report = o.Report
 	}
 	switch outcome {
 	case RunOK:
@@ -141,11 +145,9 @@ func first(findings []diagnose.Finding) causeAndCulprit {
 // learn takes facts out of a report that matter to other probes, and notes what changed.
 func (c *court) learn(r *record, o *Observation) {
 	if o.Report.Clock != nil {
-		c.clock = o.Report.Clock
+		c.clocks[o.Probe] = o.Report.Clock
 	}
-	for _, p := range o.Report.Peers {
-		c.peers[p.Name+" "+p.Method] = p
-	}
+	c.peers.learn(o)
 	if i := o.Report.Issuer; i != nil {
 		c.issuers[i.URL] = i
 		r.changes = remember(r.changes, i.Changes...)
@@ -205,20 +207,13 @@ func (c *court) caseOf(r *record, o *Observation) diagnose.Case {
 	if len(c.changes) > 0 {
 		s.Changes = append(slices.Clone(c.changes), r.changes...)
 	}
-	w := diagnose.World{Clock: c.clock, Everywhere: c.everybody.without(r, o)}
-	for _, p := range c.peers {
-		if p.Name == o.About.Origin || (p.Name == s.Issuer && p.Name != "") {
-			w.Peers = append(w.Peers, p)
-		}
-	}
-	slices.SortFunc(w.Peers, func(a, b evidence.Peer) int {
-		return slices.Compare([]string{a.Name, a.Method}, []string{b.Name, b.Method})
-	})
+	now := o.Started.Add(o.Took)
+	w := diagnose.World{Clock: c.bestClock(now), Peers: c.peersOf(o, s.Issuer, now), Everywhere: c.everybody.without(r, o)}
 	w.SameIdentity = c.identity[o.About.Identity].without(r, o)
 	w.SameOrigin = c.origin[o.About.Origin].without(r, o)
 	w.SameIssuer = c.issuer[o.Issuer].without(r, o)
 	w.IssuerKeys = c.issuers[o.Issuer]
-	return diagnose.Case{Now: o.Started.Add(o.Took), Sighting: s, World: w}
+	return diagnose.Case{Now: now, Sighting: s, World: w}
 }
 
 // A tally counts the last runs of the probes that have something in common.
@@ -315,6 +310,7 @@ func (c *court) forget(probe string) {
 		}
 	}
 	delete(c.records, probe)
+	delete(c.clocks, probe)
 	for _, m := range []map[string]*tally{c.identity, c.origin, c.issuer} {
 		for key, t := range m {
 			if t.ok+t.failing == 0 {
@@ -338,20 +334,13 @@ func (c *court) again(names []string) []Event {
 			continue
 		}
 		ev := *r.last
-		if ev.Fault != nil {
+		issuer, now := cmp.Or(ev.About.Issuer, ev.Issuer), ev.Started.Add(ev.Took)
+		ev.Peers = c.peersOf(&ev.Observation, issuer, now)
+		c.judgeClocks(&ev.Observation, issuer, ev.Peers, now)
+		if ev.Fault != nil || !quiet(&ev.Report) {
 			ev.Findings = diagnose.Explain(c.caseOf(r, &ev.Observation))
 		}
 		events = append(events, ev)
 	}
 	return events
-}
-
-// localClock is the last verdict on the local clock.
-func (c *court) localClock() (evidence.Clock, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.clock == nil {
-		return evidence.Clock{}, false
-	}
-	return *c.clock, true
 }

@@ -114,7 +114,7 @@ func (w *watch) sleep(ctx context.Context, until time.Time) bool {
 			return true
 		}
 		now := time.Now()
-		if step := wallStep(before, now); step.Abs() > 2*time.Second {
+		if step := evidence.WallStep(before, now); step.Abs() > 2*time.Second {
 			until = w.plan.calendar.Next(now)
 			continue
 		}
@@ -122,11 +122,6 @@ func (w *watch) sleep(ctx context.Context, until time.Time) bool {
 			return true
 		}
 	}
-}
-
-// wallStep is how far the wall clock went beyond the monotonic clock between two readings.
-func wallStep(before, now time.Time) time.Duration {
-	return now.Round(0).Sub(before.Round(0)) - now.Sub(before)
 }
 
 // once runs the probe within its time, with a slot, and survives its panic.

@@ -2,6 +2,7 @@ package exporters
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -116,7 +117,7 @@ func viewClocks(c Clocks, now time.Time) *clocksView {
 	}
 	var list []voice
 	if c.Local != nil {
-		one := voice{clockView{Name: "this host", How: "by time servers, " + string(c.Local.Confidence), Known: c.Local.Confidence != evidence.NoConfidence, Class: "ok", State: "within the limit"}, c.Local.Skew, c.Local.Bound}
+		one := voice{clockView{Name: "this host", How: heardFrom(c.Local), Known: c.Local.Confidence != evidence.NoConfidence, Class: "ok", State: "within the limit"}, c.Local.Skew, c.Local.Bound}
 		limit := c.Local.Limit
 		v.Headline = "This host's clock " + difference(c.Local.Skew, c.Local.Bound, "true time")
 		switch {
@@ -128,8 +129,12 @@ func viewClocks(c Clocks, now time.Time) *clocksView {
 		}
 		v.Class = one.Class
 		list = append(list, one)
-		for _, src := range c.Local.Sources {
-			one := voice{clockView{Name: src.Name, How: "time server", State: src.State, Known: src.State == "truechimer" || src.State == "falseticker", Class: "ok"}, src.Skew, src.Bound}
+		for i, src := range slices.Concat(c.Local.Sources, c.Local.Own) {
+			how := "time server"
+			if i >= len(c.Local.Sources) {
+				how = "on this host"
+			}
+			one := voice{clockView{Name: src.Name, How: how, State: src.State, Known: src.State == "truechimer" || src.State == "falseticker", Class: "ok"}, src.Skew, src.Bound}
 			if src.State != "truechimer" {
 				one.Class = "warn"
 			}
@@ -139,7 +144,10 @@ func viewClocks(c Clocks, now time.Time) *clocksView {
 	for _, p := range c.Peers {
 		how := map[string]string{"http_date": "by its Date header", "token_iat": "by iat of its tokens"}[p.Method]
 		one := voice{clockView{Name: p.Name, How: how, State: "agrees", Known: true, Class: "ok"}, p.Skew, p.Bound}
-		if p.Skew.Abs() > p.Bound {
+		switch {
+		case p.Disagree:
+			one.Class, one.State = "warn", "several clocks"
+		case p.Skew.Abs() > p.Bound:
 			one.Class, one.State = "warn", "differs"
 		}
 		list = append(list, one)
@@ -162,6 +170,18 @@ func viewClocks(c Clocks, now time.Time) *clocksView {
 		v.Rows = append(v.Rows, one.clockView)
 	}
 	return v
+}
+
+// heardFrom says in words whose verdict on our clock it is.
+func heardFrom(c *evidence.Clock) string {
+	switch c.Reference {
+	case "chrony", "kernel":
+		return "by " + c.Reference + " of this host, " + string(c.Confidence)
+	case "peers":
+		return "by the servers that are asked, " + string(c.Confidence)
+	default:
+		return "by time servers, " + string(c.Confidence)
+	}
 }
 
 func clockX(skew, scale time.Duration) int {

@@ -32,6 +32,7 @@ type Prometheus struct {
 	lateness prometheus.Histogram
 	probes   map[string]*shown // by probe; owned by table.mu
 	gates    map[string]int    // how many probes stand behind the gate of an endpoint or identity
+	peers    map[peerName]*peerShown
 }
 
 // shown is what one probe has on display.
@@ -42,6 +43,7 @@ type shown struct {
 	causes   []*series
 	present  []agentCause
 	gates    [2]string // endpoint, identity
+	peers    []peerName
 	kind     string
 
 	success          *series // nil while unknown
@@ -55,7 +57,7 @@ type agentCause struct{ cause, culprit string }
 
 // NewPrometheus makes the exporter. version is shown in build_info; health is asked at each scrape.
 func NewPrometheus(version, revision, goVersion string, health func() agent.Health) *Prometheus {
-	p := &Prometheus{table: newTable(), own: prometheus.NewRegistry(), probes: map[string]*shown{}, gates: map[string]int{}}
+	p := &Prometheus{table: newTable(), own: prometheus.NewRegistry(), probes: map[string]*shown{}, gates: map[string]int{}, peers: map[peerName]*peerShown{}}
 	histogram := func(name, help string) prometheus.HistogramOpts {
 		return prometheus.HistogramOpts{Name: prefix + name, Help: help, Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour}
@@ -70,6 +72,7 @@ func NewPrometheus(version, revision, goVersion string, health func() agent.Heal
 	p.own.MustRegister(p.runs, p.lateness, info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		counter("clock_steps_total", "Steps of the local wall clock against the monotonic clock.", func(h agent.Health) int64 { return h.ClockSteps }),
 		counter("log_lines_dropped_total", "Lines of the log that were dropped because nobody read it.", func(h agent.Health) int64 { return h.LinesDropped }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: prefix + "clock_last_step_seconds", Help: "The last step of the local wall clock against the monotonic clock, positive: forward. A machine that slept looks the same; 0: none was seen."}, func() float64 { return health().ClockStep.Seconds() }),
 		counter("probe_panics_total", "Panics inside probes, which are defects of the program.", func(h agent.Health) int64 { return h.Panics }),
 		&distressCollector{health, prometheus.NewDesc(prefix+"distress", "1: authvigil itself suffers from what the label says; 0: it does not.", []string{"what"}, nil)},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: prefix + "probes", Help: "Probes that are configured."}, func() float64 { return float64(health().Probes) }))
@@ -102,6 +105,9 @@ var declared = map[string]struct {
 	"gate_trips_total":                             {"Openings of a gate.", true},
 	"refused_total":                                {"Answers that refused, 401 or 403, by where they were seen.", true},
 	"auth_retries_total":                           {"Second requests with a fresh grant after a 401, by outcome.", true},
+	"clock_peer_skew_seconds":                      {"Local clock minus the clock of a server that is watched, or of an issuer; positive: we are ahead. Method: Date header of ordinary answers, or iat of tokens.", false},
+	"clock_peer_bound_seconds":                     {"Half-width of the interval around clock_peer_skew_seconds that holds the true difference.", false},
+	"clock_peer_backends_disagree":                 {"1: several servers answer to this name, and their clocks differ.", false},
 	"config_last_reload_successful":                {"1: the configuration that was last read is the one that runs.", false},
 	"config_last_reload_success_timestamp_seconds": {"When the running configuration was taken over.", false},
 }
@@ -151,6 +157,7 @@ func (p *Prometheus) shownFor(o *agent.Observation) *shown {
 	}
 	if s != nil {
 		p.drop(s)
+		p.dropPeers(o.Probe, s.peers, nil)
 	}
 	s = &shown{labels: []label{{"probe", o.Probe}, {"kind", o.Kind}, {"endpoint", o.About.Endpoint}, {"identity", o.About.Identity}}, kind: o.Kind}
 	p.probes[o.Probe] = s
@@ -209,6 +216,7 @@ func (p *Prometheus) Observe(ev *agent.Event) {
 	p.showSuccess(s, ev, outcome)
 	p.showExchanges(s, ev)
 	p.showReadings(s, ev)
+	p.showPeers(s, ev)
 	p.showCauses(s, ev)
 }
 
@@ -367,6 +375,7 @@ func (p *Prometheus) Forget(probe string) {
 	defer p.table.mu.Unlock()
 	if s := p.probes[probe]; s != nil {
 		p.drop(s)
+		p.dropPeers(probe, s.peers, nil)
 		delete(p.probes, probe)
 	}
 }

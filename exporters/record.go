@@ -136,27 +136,40 @@ type ClocksRecord struct {
 // A ClockRecord is one clock against ours.
 type ClockRecord struct {
 	Name     string        `json:"name,omitempty"`
-	State    string        `json:"state,omitempty"`  // of ours: confident, low, unverified, none; of a time server: truechimer, falseticker, …
-	Method   string        `json:"method,omitempty"` // of a peer: http_date, token_iat
+	State    string        `json:"state,omitempty"`  // of ours: confident, low, unverified, none; of a time server: truechimer, falseticker, …; of a peer: disagree, where several servers with different clocks answer to its name
+	Method   string        `json:"method,omitempty"` // of ours: consensus, chrony, kernel, peers; of a peer: http_date, token_iat
+	Code     string        `json:"code,omitempty"`   // why a time server is no truechimer
+	Detail   string        `json:"detail,omitempty"` // the same in words
 	Skew     float64       `json:"skew_seconds"`
 	Bound    float64       `json:"bound_seconds"`
 	Measured *time.Time    `json:"measured,omitempty"`
-	Sources  []ClockRecord `json:"sources,omitempty"`
+	Trip     float64       `json:"round_trip_seconds,omitempty"`
+	Distance float64       `json:"root_distance_seconds,omitempty"`
+	Stratum  int           `json:"stratum,omitempty"`
+	Samples  int           `json:"samples,omitempty"`          // answers that the interval of a peer rests upon
+	Backdate float64       `json:"backdate_seconds,omitempty"` // how far an issuer dates tokens back, which is no skew
+	Limit    float64       `json:"limit_seconds,omitempty"`    // skew of ours that is tolerated
+	Sources  []ClockRecord `json:"sources,omitempty"`          // time servers
+	Own      []ClockRecord `json:"own,omitempty"`              // what chrony and kernel of this machine say
 }
 
 // NewClocksRecord makes a record of what is known of clocks.
 func NewClocksRecord(c Clocks) ClocksRecord {
 	r := ClocksRecord{Peers: []ClockRecord{}}
 	if k := c.Local; k != nil {
-		r.Local = &ClockRecord{State: string(k.Confidence), Skew: k.Skew.Seconds(), Bound: k.Bound.Seconds(), Measured: moment(k.Measured)}
-		for _, s := range k.Sources {
-			r.Local.Sources = append(r.Local.Sources, ClockRecord{Name: s.Name, State: s.State, Skew: s.Skew.Seconds(), Bound: s.Bound.Seconds()})
-		}
+		r.Local = &ClockRecord{State: string(k.Confidence), Method: k.Reference, Skew: k.Skew.Seconds(), Bound: k.Bound.Seconds(), Limit: k.Limit.Seconds(), Measured: moment(k.Measured), Sources: sourceRecords(k.Sources), Own: sourceRecords(k.Own)}
 	}
 	for _, p := range c.Peers {
-		r.Peers = append(r.Peers, ClockRecord{Name: p.Name, Method: p.Method, Skew: p.Skew.Seconds(), Bound: p.Bound.Seconds(), Measured: moment(p.Measured)})
+		r.Peers = append(r.Peers, ClockRecord{Name: p.Name, Method: p.Method, State: map[bool]string{true: "disagree"}[p.Disagree], Skew: p.Skew.Seconds(), Bound: p.Bound.Seconds(), Samples: p.Samples, Backdate: p.Backdate.Seconds(), Measured: moment(p.Measured)})
 	}
 	return r
+}
+
+func sourceRecords(list []evidence.ClockSource) (records []ClockRecord) {
+	for _, s := range list {
+		records = append(records, ClockRecord{Name: s.Name, State: s.State, Code: s.Code, Detail: Show(s.Detail), Skew: s.Skew.Seconds(), Bound: s.Bound.Seconds(), Trip: s.RTT.Seconds(), Distance: s.RootDistance.Seconds(), Stratum: s.Stratum, Measured: moment(s.Measured)})
+	}
+	return records
 }
 
 // Show is the last pass over a text that people or machines will read.

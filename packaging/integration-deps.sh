@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 missing=
 for pair in prometheus:prometheus promtool:prometheus systemd-analyze:systemd prometheus-alertmanager:prometheus-alertmanager \
   chronyd:chrony nginx:nginx apache2:apache2 htpasswd:apache2-utils haproxy:haproxy openssl:openssl curl:curl node:nodejs npm:npm \
-  systemd-nspawn:systemd-container mmdebstrap:mmdebstrap lintian:lintian rpm:rpm rpmlint:rpmlint man:man-db zsh:zsh fish:fish \
+  systemd-nspawn:systemd-container mmdebstrap:mmdebstrap lintian:lintian rpm:rpm rpmlint:rpmlint man:man-db zsh:zsh fish:fish ip:iproute2 \
   exim4:exim4-daemon-light dovecot:dovecot-core slapd:slapd mariadbd:mariadb-server-core prosody:prosody vsftpd:vsftpd \
   strace:strace qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs chromium:chromium tmux:tmux; do
   command -v "${pair%%:*}" >/dev/null 2>&1 || [ -x "/usr/sbin/${pair%%:*}" ] || missing="$missing ${pair##*:}"
@@ -33,6 +33,10 @@ mkdir -p "$dir"
 if ! cmp -s "$here/cmd/authvigil/integration/testdata/package.json" "$dir/package.json" || [ ! -d "$dir/node_modules/oidc-provider" ] || [ ! -d "$dir/node_modules/@grafana/schema" ]; then
   cp "$here/cmd/authvigil/integration/testdata/package.json" "$dir/package.json"
   (cd "$dir" && npm install --no-audit --no-fund --loglevel=error)
+fi
+ntpsec=$(dirname "$dir")/ntpsec
+if [ ! -x "$ntpsec/usr/sbin/ntpd" ]; then # unpacked and not installed: it excludes chrony
+  (mkdir -p "$ntpsec" && cd "$ntpsec" && apt-get download -q ntpsec && dpkg-deb -x ntpsec_*.deb . && rm ntpsec_*.deb)
 fi
 if [ ! -x "$tree/lib/systemd/systemd" ]; then
   sudo=; [ "$(id -u)" = 0 ] || sudo=sudo

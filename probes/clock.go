@@ -6,13 +6,6 @@ import (
 	"github.com/authvigil/authvigil/probes/evidence"
 )
 
-const (
-	// clockMemory is how long a verdict on the local clock is relied on.
-	clockMemory = time.Hour
-	// clockWander is how far a clock that nobody disciplines may wander: 200 parts in a million, as cheap quartz does.
-	clockWander = 200e-6
-)
-
 // trueTime is the local clock's word, corrected by the last verdict on that clock.
 type trueTime struct {
 	local      time.Time     // as the clock on this machine says
@@ -21,19 +14,19 @@ type trueTime struct {
 	confidence evidence.Confidence
 }
 
-// trueTime corrects now. A verdict is carried over a step of the wall clock since, and grows less sure with its age.
+// trueTime corrects now, where there is a verdict on the local clock that still holds.
 func (e Env) trueTime(now time.Time) trueTime {
 	t := trueTime{local: now, confidence: evidence.NoConfidence}
 	if e.Clock == nil {
 		return t
 	}
 	c, ok := e.Clock()
-	age := now.Sub(c.Measured) // monotonic
-	if !ok || c.Confidence == evidence.NoConfidence || age < 0 || age > clockMemory {
+	if !ok {
 		return t
 	}
-	t.skew, t.confidence = c.Skew+wallStep(c.Measured, now), c.Confidence
-	t.bound = c.Bound + time.Duration(float64(age)*clockWander)
+	if c, ok = c.At(now); ok {
+		t.skew, t.bound, t.confidence = c.Skew, c.Bound, c.Confidence
+	}
 	return t
 }
 
@@ -56,10 +49,4 @@ func (t trueTime) wrong() bool { return t.sure() && t.skew.Abs() > t.bound+time.
 // doubtful says whether a lone voice puts the limit within what it says the clock may be off by.
 func (t trueTime) doubtful(limit time.Time) bool {
 	return t.confidence == evidence.Unverified && limit.Sub(t.local).Abs() <= t.skew.Abs()+t.bound
-}
-
-// wallStep is how far the wall clock went beyond the monotonic clock between two readings: set by hand, stepped by a
-// daemon, or resumed after a suspension.
-func wallStep(before, now time.Time) time.Duration {
-	return now.Round(0).Sub(before.Round(0)) - now.Sub(before)
 }

@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -32,10 +31,10 @@ type httpProbe struct {
 	Body           string            `koanf:"body" help:"request body"`
 	RequiredScopes []string          `koanf:"required_scopes" help:"scopes that the endpoint needs; compared with those of the token"`
 	Audience       string            `koanf:"audience" help:"audience that the endpoint expects; compared with that of the token"`
-	Leeway         time.Duration     `koanf:"leeway" help:"clock leeway of the endpoint's validator, such as 60s; default: unknown"`
 	CheckSignature bool              `koanf:"check_signature" help:"once a day, ask with the signature of the token spoilt as well, where it is a JWT; being let in is the fault; default false"`
 	IntrospectURL  string            `koanf:"introspection_url" help:"where the identity, which must be of kind oauth2, may ask about its own token (RFC 7662) when the endpoint refuses it; default: it is not asked"`
 	Environment    string            `koanf:"environment" help:"environment the endpoint belongs to, such as live or test"`
+	leewaySettings `koanf:",squash"`
 	boundary       `koanf:",squash"`
 	wire.Settings  `koanf:",squash"`
 
@@ -44,6 +43,7 @@ type httpProbe struct {
 	client *wire.Client
 	who    identity.Identity
 
+	leeways  *Leeway
 	curious  curious
 	thorough bool
 }
@@ -93,6 +93,9 @@ func newHTTP(decode func(any) error, env Env) (Probe, error) {
 		if _, ok := p.who.(identity.Client); !ok && p.who != nil {
 			errs = append(errs, errors.New("introspection_url: only an identity of kind oauth2 can ask about its own token"))
 		}
+	}
+	if p.leeways, err = p.leeway(); err != nil {
+		errs = append(errs, err)
 	}
 	errs = append(errs, p.findOthers(env)...)
 	p.remember()
@@ -161,7 +164,10 @@ func parseURL(text string) (*url.URL, error) {
 
 func (p *httpProbe) About() About {
 	a := About{Endpoint: wire.ShowEndpoint(p.url), Origin: wire.Origin(p.url), Identity: p.Identity, RequiredScopes: p.RequiredScopes,
-		Audience: p.Audience, Leeway: p.Leeway, Environment: p.Environment}
+		Audience: p.Audience, Leeways: p.leeways, Environment: p.Environment}
+	if p.leeways != nil {
+		a.Leeway = max(p.leeways.Expiry, p.leeways.NotBefore, p.leeways.Issued)
+	}
 	switch {
 	case p.Expect == "deny":
 		a.Expected = "deny"

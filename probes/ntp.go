@@ -19,13 +19,12 @@ import (
 // true skew; the verdict is what a strict majority of them agrees on. What this machine says of its own clock, and what the
 // clocks of the servers that are asked anyway say, bears witness where there is no majority, and raises doubt where it differs.
 type ntpProbe struct {
-	Servers []string       `koanf:"servers" help:"NTP servers, host or host:port; three or more of different operators for a verdict that one liar cannot spoil; required, unless chrony is named"`
-	MaxSkew time.Duration  `koanf:"max_skew" help:"skew of the local clock that is tolerated; default 500ms"`
-	Poll    time.Duration  `koanf:"poll" help:"least time between two bursts of questions to one server, whatever asks; runs in between tell what the last burst found; default 5m, and public servers want no less than 64s"`
-	Chrony  string         `koanf:"chrony" help:"where chronyd on this machine is asked for its own view: auto (UDP port 323 of loopback, then /run/chrony/chronyd.sock), host:port, the path of a socket, or off; default auto"`
-	Keys    secret.Ref     `koanf:"keys" help:"keys of servers that prove who they are, a line each as in chrony.keys (number, type, key), such as file:/etc/authvigil/ntp.keys"`
-	KeyIDs  map[string]int `koanf:"key_ids" help:"number of the key for each server that proves who it is, such as { \"ntp1.example.com\" = 10 }"`
-	Smeared []string       `koanf:"smeared" help:"servers that smear leap seconds, beside those that are known to; all servers must do so, or none"`
+	Servers []string              `koanf:"servers" help:"NTP servers, host or host:port; three or more of different operators for a verdict that one liar cannot spoil; required, unless chrony is named"`
+	MaxSkew time.Duration         `koanf:"max_skew" help:"skew of the local clock that is tolerated; default 500ms"`
+	Poll    time.Duration         `koanf:"poll" help:"least time between two bursts of questions to one server, whatever asks; runs in between tell what the last burst found; default 5m, and public servers want no less than 64s"`
+	Chrony  string                `koanf:"chrony" help:"where chronyd on this machine is asked for its own view: auto (UDP port 323 of loopback, then /run/chrony/chronyd.sock), host:port, the path of a socket, or off; default auto"`
+	Keys    map[string]secret.Ref `koanf:"keys" help:"key of each server that proves who it is, as a line of chrony.keys (number, type, key), such as { \"ntp1.example.com\" = \"file:/etc/authvigil/ntp1.key\" }; default: none"`
+	Smeared []string              `koanf:"smeared" help:"servers that smear leap seconds, beside those that are known to; all servers must do so, or none"`
 
 	env    Env
 	places []*timeServer // of the servers
@@ -33,11 +32,8 @@ type ntpProbe struct {
 	step   func(before, now time.Time) time.Duration
 }
 
-// clockSettled is how far the wall clock may part from the monotonic one during a measurement.
-const clockSettled = 50 * time.Millisecond
-
 func newNTP(decode func(any) error, env Env) (Probe, error) {
-	p := &ntpProbe{MaxSkew: 500 * time.Millisecond, Poll: 5 * time.Minute, env: env, step: wallStep}
+	p := &ntpProbe{MaxSkew: 500 * time.Millisecond, Poll: 5 * time.Minute, env: env, step: evidence.WallStep}
 	if err := decode(p); err != nil {
 		return nil, err
 	}
@@ -56,7 +52,11 @@ func newNTP(decode func(any) error, env Env) (Probe, error) {
 		if slices.Contains(p.Servers[:i], s) {
 			errs = append(errs, fmt.Errorf("servers: %s stands twice; it would be two voices for one", s))
 		}
-		p.places = append(p.places, shared.timeServer(addressOf(s)))
+		owner := ""
+		if _, keyed := p.Keys[s]; keyed {
+			owner = env.Name
+		}
+		p.places = append(p.places, shared.timeServer(addressOf(s), owner))
 	}
 	errs = append(errs, p.checkSmear(), p.checkKeys())
 	if p.MaxSkew <= 0 {
@@ -76,22 +76,13 @@ func addressOf(server string) string {
 	return net.JoinHostPort(strings.Trim(server, "[]"), "123")
 }
 
-// checkKeys sees that every key that is named is for a server, and has a place to come from.
+// checkKeys sees that every key is for a server.
 func (p *ntpProbe) checkKeys() error {
 	var errs []error
-	for server, id := range p.KeyIDs {
+	for server := range p.Keys {
 		if !slices.Contains(p.Servers, server) {
-			errs = append(errs, fmt.Errorf("key_ids: %s is not among servers", server))
+			errs = append(errs, fmt.Errorf("keys: %s is not among servers", server))
 		}
-		if id < 1 || id > 1<<32-1 {
-			errs = append(errs, fmt.Errorf("key_ids: %d is no key number", id))
-		}
-	}
-	if len(p.KeyIDs) > 0 && p.Keys.IsZero() {
-		errs = append(errs, errors.New("keys: is missing; key_ids needs it"))
-	}
-	if len(p.KeyIDs) == 0 && !p.Keys.IsZero() {
-		errs = append(errs, errors.New("key_ids: is missing; without it no server is authenticated"))
 	}
 	return errors.Join(errs...)
 }

@@ -2,6 +2,7 @@ package probes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -15,54 +16,44 @@ var keyTypes = map[string]ntp.AuthType{
 	"AES128": ntp.AuthAES128, "AES256": ntp.AuthAES256,
 }
 
-// auth finds the key for a server; without one the server is not authenticated. Keys are read for each burst, so that a file
-// may be replaced. Errors never hold a key.
+// auth finds the key for a server; without one the server is not authenticated. It is read for each burst, so that a file may
+// be replaced. Errors never hold a key.
 func (p *ntpProbe) auth(ctx context.Context, server string) (ntp.AuthOptions, error) {
-	id, ok := p.KeyIDs[server]
+	ref, ok := p.Keys[server]
 	if !ok {
 		return ntp.AuthOptions{}, nil
 	}
-	keys, err := p.Keys.Reveal(ctx)
+	key, err := ref.Reveal(ctx)
 	if err != nil {
-		return ntp.AuthOptions{}, fmt.Errorf("keys: %w", err)
+		return ntp.AuthOptions{}, fmt.Errorf("its key cannot be read: %w", err)
 	}
-	options, err := findKey(keys.Expose(), id)
-	if err != nil {
-		return options, fmt.Errorf("keys: %w", err)
-	}
-	return options, nil
+	return readNTPKey(key.Expose())
 }
 
-// findKey looks for a key in the form of chrony.keys and ntp.keys: a number, a type that may be left out (MD5), and the key
-// as HEX:…, ASCII:… or plain text.
-func findKey(text string, id int) (ntp.AuthOptions, error) {
-	n := 0
-	for line := range strings.Lines(text) {
-		n++
-		line, _, _ = strings.Cut(strings.TrimSpace(line), "#")
-		fields := strings.Fields(line)
-		if len(fields) == 0 || strings.HasPrefix(fields[0], "!") || strings.HasPrefix(fields[0], "%") || strings.HasPrefix(fields[0], ";") {
-			continue
-		}
-		if number, err := strconv.Atoi(fields[0]); err != nil || number != id {
-			continue
-		}
-		kind, key := "MD5", fields[len(fields)-1]
-		switch len(fields) {
-		case 2:
-		case 3:
-			kind = strings.ToUpper(fields[1])
-		default:
-			return ntp.AuthOptions{}, fmt.Errorf("line %d: want a number, a type and a key", n)
-		}
-		algorithm, ok := keyTypes[kind]
-		if !ok {
-			return ntp.AuthOptions{}, fmt.Errorf("line %d: a type of key that is not known", n)
-		}
-		if !strings.HasPrefix(key, "HEX:") && !strings.HasPrefix(key, "ASCII:") {
-			key = "ASCII:" + key
-		}
-		return ntp.AuthOptions{Type: algorithm, Key: key, KeyID: uint32(id)}, nil
+// readNTPKey reads a line of chrony.keys or ntp.keys: a number, a type that may be left out (MD5), and the key as HEX:…, ASCII:…
+// or plain text.
+func readNTPKey(line string) (ntp.AuthOptions, error) {
+	line, _, _ = strings.Cut(line, "#")
+	fields := strings.Fields(line)
+	kind := "MD5"
+	switch len(fields) {
+	case 2:
+	case 3:
+		kind = strings.ToUpper(fields[1])
+	default:
+		return ntp.AuthOptions{}, errors.New("its key wants a number, a type and the key, as a line of chrony.keys")
 	}
-	return ntp.AuthOptions{}, fmt.Errorf("there is no key %d", id)
+	id, err := strconv.ParseUint(fields[0], 10, 32)
+	if err != nil || id == 0 {
+		return ntp.AuthOptions{}, errors.New("its key does not begin with a number")
+	}
+	algorithm, ok := keyTypes[kind]
+	if !ok {
+		return ntp.AuthOptions{}, errors.New("its key is of a type that is not known; MD5, SHA1, SHA256, SHA512, AES128 and AES256 are")
+	}
+	key := fields[len(fields)-1]
+	if !strings.HasPrefix(key, "HEX:") && !strings.HasPrefix(key, "ASCII:") {
+		key = "ASCII:" + key
+	}
+	return ntp.AuthOptions{Type: algorithm, Key: key, KeyID: uint32(id)}, nil
 }

@@ -63,15 +63,17 @@ type kissState struct {
 	Denied int       `json:"denied"` // unsigned wishes to be left alone, since the last good answer
 }
 
-// timeServer finds or makes the server at an address.
-func (s *Shared) timeServer(address string) *timeServer {
+// timeServer finds or makes the server at an address. One that is asked with a key is its probe's own: what it says to another
+// key is another voice.
+func (s *Shared) timeServer(address, owner string) *timeServer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.servers[address]
+	name := address + " " + owner
+	t := s.servers[name]
 	if t == nil {
 		t = &timeServer{address: address, turn: make(chan struct{}, 1)}
 		t.turn <- struct{}{}
-		s.servers[address] = t
+		s.servers[name] = t
 	}
 	return t
 }
@@ -102,14 +104,14 @@ func (p *ntpProbe) ask(ctx context.Context, i int) (evidence.ClockSource, burst)
 			state = "kissed"
 		}
 		t.last = evidence.ClockSource{State: state, Code: t.kiss.Code, Detail: "asked by " + t.kiss.Code + " to be left alone, and is until " + t.kiss.Until.UTC().Format(time.RFC3339)}
-	case now.Before(t.next) && p.step(t.looked, now).Abs() <= clockSettled:
+	case now.Before(t.next) && p.step(t.looked, now).Abs() <= evidence.ClockStep:
 	default:
 		kisses = p.burst(ctx, t, name)
 	}
 	s := t.last
 	s.Name = name
 	if !s.Measured.IsZero() {
-		s.Bound += time.Duration(float64(time.Since(s.Measured)) * clockWander)
+		s.Bound += evidence.Wander(time.Since(s.Measured))
 	}
 	return s, burst{kisses, t.good, t.err}
 }
@@ -138,7 +140,7 @@ loop:
 			worst = a
 		}
 		switch {
-		case p.step(t.looked, time.Now()).Abs() > clockSettled:
+		case p.step(t.looked, time.Now()).Abs() > evidence.ClockStep:
 			best = evidence.ClockSource{}
 			worst = answer{ClockSource: evidence.ClockSource{State: "invalid", Code: "local_step", Detail: "was being asked when the local clock was set"}}
 			break loop

@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -804,7 +806,10 @@ func TestNTP_host(t *testing.T) {
 
 // TestNTP_settings: what is wrong with the settings is said with its key.
 func TestNTP_settings(t *testing.T) {
-	keys := func() secret.Ref { r, _ := secret.Parse("plain:10 SHA256 HEX:00"); return r }()
+	key, err := secret.Parse("plain:10 SHA256 HEX:00")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		values map[string]any
 		wrong  string
@@ -816,10 +821,7 @@ func TestNTP_settings(t *testing.T) {
 		{map[string]any{"Servers": []string{"a b"}}, "neither host nor host:port"},
 		{map[string]any{"Servers": []string{"a"}, "Poll": time.Second}, "poll: must be at least 2s"},
 		{map[string]any{"Servers": []string{"a"}, "MaxSkew": -time.Second}, "max_skew: must be above zero"},
-		{map[string]any{"Servers": []string{"a"}, "KeyIDs": map[string]int{"a": 1}}, "keys: is missing"},
-		{map[string]any{"Servers": []string{"a"}, "KeyIDs": map[string]int{"b": 1}, "Keys": keys}, "b is not among servers"},
-		{map[string]any{"Servers": []string{"a"}, "KeyIDs": map[string]int{"a": 0}, "Keys": keys}, "0 is no key number"},
-		{map[string]any{"Servers": []string{"a"}, "Keys": keys}, "key_ids: is missing"},
+		{map[string]any{"Servers": []string{"a"}, "Keys": map[string]secret.Ref{"b": key}}, "keys: b is not among servers"},
 	} {
 		_, err := New("ntp", decodeInto(c.values), testEnv())
 		if (err == nil) != (c.wrong == "") || err != nil && !strings.Contains(err.Error(), c.wrong) {
@@ -828,16 +830,18 @@ func TestNTP_settings(t *testing.T) {
 	}
 }
 
-// TestNTP_keys reads files of keys as chrony and ntpd write them, and shows none.
+// TestNTP_keys reads keys as chrony and ntpd write them, and shows none.
 func TestNTP_keys(t *testing.T) {
-	text := "# comment\n1 MD5 ASCII:secretone\n\n10 SHA256 HEX:0102030405060708 # of ours\n11 plainkey\n12 M abc\n13 FOO secretfoo\n14 SHA1 a secretmore\n"
-	for id, want := range map[int]string{1: "ASCII:secretone", 10: "HEX:0102030405060708", 11: "ASCII:plainkey", 12: "ASCII:abc", 13: "!line 7: a type of key", 14: "!line 8: want", 15: "!there is no key 15"} {
-		got, err := findKey(text, id)
-		switch bad, _ := strings.CutPrefix(want, "!"); {
-		case bad != want && (err == nil || !strings.HasPrefix(err.Error(), bad) || strings.Contains(err.Error(), "secret")):
-			t.Errorf("key %d: %v", id, err)
-		case bad == want && (err != nil || got.Key != want || got.KeyID != uint32(id)):
-			t.Errorf("key %d: %v, %v", id, got, err)
+	for line, want := range map[string]string{
+		"1 MD5 ASCII:secretone": "ASCII:secretone", "10 SHA256 HEX:0102030405060708 # ours": "HEX:0102030405060708", "11 plainkey": "ASCII:plainkey", "12 m abc\n": "ASCII:abc",
+		"13 FOO secretfoo": "!is of a type", "14 SHA1 a secretmore": "!wants a number", "secret SHA1 secretmore": "!does not begin", "0 secret": "!does not begin", "": "!wants a number", "99999999999 MD5 secret": "!does not begin",
+	} {
+		got, err := readNTPKey(line)
+		switch bad, isBad := strings.CutPrefix(want, "!"); {
+		case isBad && (err == nil || !strings.Contains(err.Error(), bad) || strings.Contains(err.Error(), "secret")):
+			t.Errorf("%q: %v", line, err)
+		case !isBad && (err != nil || got.Key != want):
+			t.Errorf("%q: %v, %v", line, got, err)
 		}
 	}
 }
@@ -903,4 +907,61 @@ func FuzzNTP_chrony(f *testing.F) {
 			t.Errorf("got %+v", s)
 		}
 	})
+}
+
+// TestLeeway: what is known of validators is what the page for users says, and settings that cannot be are said.
+func TestLeeway(t *testing.T) {
+	b, err := os.ReadFile("../docs/leeways.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	show := func(d time.Duration) string {
+		switch {
+		case d < 0:
+			return "-"
+		case d == 0:
+			return "0"
+		case d%time.Minute == 0 && d > time.Minute:
+			return strconv.Itoa(int(d/time.Minute)) + " min"
+		default:
+			return strconv.Itoa(int(d/time.Second)) + " s"
+		}
+	}
+	rows := map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		if cells := strings.Split(line, "|"); len(cells) > 5 && strings.HasPrefix(cells[1], " `") && !strings.Contains(cells[1], "validator") {
+			name, _, _ := strings.Cut(cells[1][2:], "`")
+			rows[name] = strings.Join([]string{strings.TrimSpace(cells[2]), strings.TrimSpace(cells[3]), strings.TrimSpace(cells[4])}, " ")
+		}
+	}
+	field, _ := reflect.TypeFor[leewaySettings]().FieldByName("Validator")
+	for name, l := range validators {
+		if want := show(l.Expiry) + " " + show(l.NotBefore) + " " + show(l.Issued); rows[name] != want {
+			t.Errorf("%s: the page says %q, the table %q", name, rows[name], want)
+		}
+		if !strings.Contains(field.Tag.Get("help"), name) {
+			t.Errorf("the help of validator does not name %s", name)
+		}
+	}
+	if len(rows) != len(validators) {
+		t.Errorf("%d rows for %d validators", len(rows), len(validators))
+	}
+	second, less := time.Second, -time.Second
+	for _, c := range []struct {
+		s    leewaySettings
+		want *Leeway
+		bad  bool
+	}{
+		{leewaySettings{}, nil, false},
+		{leewaySettings{Leeway: &second}, &Leeway{time.Second, time.Second, time.Second}, false},
+		{leewaySettings{Validator: "golang-jwt"}, &Leeway{0, 0, unchecked}, false},
+		{leewaySettings{Validator: "golang-jwt", Leeway: &second}, &Leeway{time.Second, time.Second, unchecked}, false},
+		{leewaySettings{Validator: "golang"}, nil, true},
+		{leewaySettings{Leeway: &less}, nil, true},
+	} {
+		got, err := c.s.leeway()
+		if (err != nil) != c.bad || !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%+v: got %+v, %v", c.s, got, err)
+		}
+	}
 }

@@ -36,6 +36,7 @@ type About struct {
 	RequiredScopes []string
 	Audience       string
 	Leeway         time.Duration
+	Leeways        *Leeway // of the validator there, by claim; nil: unknown
 	Environment    string
 }
 

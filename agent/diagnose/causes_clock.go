@@ -1,6 +1,9 @@
 package diagnose
 
 import (
+	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/authvigil/authvigil/probes/evidence"
@@ -15,6 +18,94 @@ func (f *facts) skewedFuture() bool {
 	return f.all.any(of(cNotYet, cExpired)) && f.token != nil && !f.token.Issued.IsZero() && (f.ahead > 0 || f.expired)
 }
 
+// peer is what is known of the clock of the endpoint or of the issuer, by the best witness: tokens before Date headers, which
+// a proxy may write.
+func (f *facts) peer(names ...string) *evidence.Peer {
+	for _, method := range []string{"token_iat", "http_date"} {
+		for i := range f.c.World.Peers {
+			p := &f.c.World.Peers[i]
+			if p.Method == method && !p.Disagree && slices.Contains(names, p.Name) {
+				return p
+			}
+		}
+	}
+	return nil
+}
+
+// oddClock names the party whose clock is off for certain, and by how much it is ahead: by the time servers where those are
+// relied on, else two against one among us, the endpoint and the issuer. Empty: none stands out.
+func (f *facts) oddClock() (culprit string, ahead time.Duration) {
+	s := &f.c.Sighting
+	api, idp := f.peer(s.Origin), f.peer(s.Issuer, originOf(s.Issuer))
+	if originOf(s.Issuer) == s.Origin && f.atIssuer {
+		api = nil
+	}
+	off := func(p *evidence.Peer) (ahead time.Duration, odd bool) {
+		ahead = f.skew - p.Skew
+		return ahead, ahead.Abs()-p.Bound > noticeable
+	}
+	var apiAhead, idpAhead time.Duration
+	var apiOdd, idpOdd bool
+	if api != nil {
+		apiAhead, apiOdd = off(api)
+	}
+	if idp != nil {
+		idpAhead, idpOdd = off(idp)
+	}
+	switch {
+	case f.skewed():
+		return "", 0
+	case apiOdd && idpOdd && !f.skewKnown && (apiAhead-idpAhead).Abs() < noticeable:
+		return "host", -apiAhead
+	case idpOdd && (f.skewKnown || api != nil && !apiOdd):
+		return "issuer:" + s.Issuer, idpAhead
+	case apiOdd && (f.skewKnown || idp != nil && !idpOdd):
+		return endpointOf(s), apiAhead
+	}
+	return "", 0
+}
+
+// freshUntimely says whether a token that was obtained for this very run, and is timely by our clock, was refused.
+func (f *facts) freshUntimely() bool {
+	return f.freshRefused() && bearer(f) && f.token != nil && !f.expired && f.early == 0
+}
+
+// dateAgrees says whether the endpoint's Date header shows a clock as ours.
+func (f *facts) dateAgrees() bool {
+	p := f.peer(f.c.Sighting.Origin)
+	return p != nil && p.Method == "http_date" && (f.skew-p.Skew).Abs()+p.Bound < noticeable
+}
+
+// originOf is scheme://host:port of a URL.
+func originOf(text string) string {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" {
+		return ""
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"https": "443", "http": "80"}[u.Scheme]
+	}
+	return strings.ToLower(u.Scheme + "://" + u.Hostname() + ":" + port)
+}
+
+// oddClockExplains says whether a clock that is off by so much is a reason for what the server says of moments.
+func (f *facts) oddClockExplains() bool {
+	who, ahead := f.oddClock()
+	if who == "" || !f.refused() || f.signed {
+		return false
+	}
+	early, late := f.all.any(of(cNotYet)), f.all.any(of(cExpired))
+	switch atIssuer := strings.HasPrefix(who, "issuer:"); {
+	case !early && !late:
+		return f.all.any(of(cTime))
+	case early: // for a verifier that is behind, or by an issuer that is ahead
+		return (ahead > 0) == atIssuer
+	default:
+		return (ahead < 0) == atIssuer
+	}
+}
+
 // clockRows: whose clock is wrong.
 var clockRows = []row{
 	{cause: ClockSkew, weight: 96, when: symptom(evidence.SymptomClockSkew)},
@@ -24,6 +115,15 @@ var clockRows = []row{
 	{cause: NTPFalseticker, weight: 78, when: func(f *facts) bool { return f.noted("ntp_falseticker") || f.noted("clock_voices_differ") }},
 	{cause: ClockUnsynchronised, weight: 76, when: func(f *facts) bool { return f.noted("clock_unsynchronised") }},
 	{cause: NTPUnavailable, weight: 74, when: func(f *facts) bool { return f.noted("ntp_unavailable") }},
+	{cause: ClockSkew, weight: 97, when: func(f *facts) bool { return f.oddClockExplains() && f.skewKnown }},
+	{cause: ClockSkew, weight: 89, when: func(f *facts) bool { return f.oddClockExplains() }},
+	{cause: ClockSkew, weight: 79, when: func(f *facts) bool { // refused without a word, by a clock that is off beyond the leeway
+		_, ahead := f.oddClock()
+		return f.refused() && f.status == 401 && f.bare && bearer(f) && ahead.Abs() > max(f.c.Sighting.Leeway, noticeable)
+	}},
+	{cause: ClockSkew, weight: 80, when: func(f *facts) bool { // nothing is refused yet
+		return f.fault == nil && (f.noted("issuer_clock") || f.noted("endpoint_clock"))
+	}},
 	{cause: ClockSkew, weight: 94, when: func(f *facts) bool { // what looks untimely is explained by the clock
 		return f.skewed() && !f.signed && f.refused() && (f.all.any(of(cExpired, cNotYet, cTime)) || f.expired || f.early > 0 || f.ahead > 0)
 	}},

@@ -49,7 +49,10 @@ var comparisonRows = []row{
 
 	// the clocks: a token fresh from the issuer that is untimely for the API
 	{cause: ClockSkew, weight: 92, any: of(cExpired, cNotYet), not: of(cRefresh, cCode, cSecret, cCert, cAudience, cIssuer), when: func(f *facts) bool {
-		return f.freshRefused() && bearer(f) && f.token != nil && !f.expired && f.early == 0
+		return f.freshUntimely() && !f.dateAgrees()
+	}},
+	{cause: ClockSkew, weight: 86, any: of(cExpired, cNotYet), not: of(cRefresh, cCode, cSecret, cCert, cAudience, cIssuer), when: func(f *facts) bool {
+		return f.freshUntimely() // and its Date is right: a proxy may write that, so that the clock behind it is suspected only
 	}},
 
 	{cause: ClockSkew, weight: 95, when: func(f *facts) bool { return f.bornExpired() && !f.skewed() }},

@@ -55,6 +55,7 @@ func (f *facts) clocks() (p clockPair, ok bool) {
 	var issuer, api *evidence.Peer
 	for i := range f.c.World.Peers {
 		switch peer := &f.c.World.Peers[i]; {
+		case peer.Disagree: // several clocks
 		case peer.Name == s.Issuer && s.Issuer != "" && (issuer == nil || peer.Bound < issuer.Bound):
 			issuer = peer
 		case peer.Name == s.Origin && s.Origin != "" && (api == nil || peer.Bound < api.Bound):

@@ -130,6 +130,7 @@ func ofConnection(c Cause) bool {
 // attention looks at what a good run brought home that wants to be seen to.
 func attention(c *Case) []Finding {
 	f := &facts{c: c}
+	f.readClock()
 	var findings []Finding
 	for _, family := range [][]row{tlsRows, issuerRows, worldRows, credentialRows, clockRows} {
 		for i := range family {
@@ -261,6 +262,9 @@ func (f *facts) issuerSuffers() bool {
 
 // whoseClock names the party whose clock is wrong: ours, unless ours is known to be right and the peer's is not.
 func (f *facts) whoseClock(Cause) string {
+	if who, _ := f.oddClock(); who != "" {
+		return who
+	}
 	switch {
 	case f.skewed():
 		return "host"
@@ -270,16 +274,6 @@ func (f *facts) whoseClock(Cause) string {
 		return "issuer:" + f.c.Sighting.Issuer
 	case f.issuerAgrees() && f.freshRefused(): // two against one
 		return endpointOf(&f.c.Sighting)
-	}
-	if f.skewKnown && f.skew.Abs() < noticeable {
-		for _, p := range f.c.World.Peers {
-			if p.Skew.Abs()-p.Bound > noticeable {
-				if p.Name == f.c.Sighting.Issuer {
-					return "issuer:" + p.Name
-				}
-				return endpointOf(&f.c.Sighting)
-			}
-		}
 	}
 	return "host"
 }

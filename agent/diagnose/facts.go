@@ -75,9 +75,7 @@ func factsOf(c *Case) *facts {
 		f.all = advice
 	}
 	f.readToken()
-	if cl := c.World.Clock; cl != nil && cl.Confidence != evidence.NoConfidence {
-		f.skew, f.skewKnown = cl.Skew, true
-	}
+	f.readClock()
 	for _, h := range s.History {
 		f.historyRaw += " | " + normal(h)
 	}
@@ -172,6 +170,12 @@ func (f *facts) transportError() string {
 		return f.fault.Err.Error()
 	}
 	return ""
+}
+
+func (f *facts) readClock() {
+	if cl := f.c.World.Clock; cl != nil && cl.Confidence != evidence.NoConfidence {
+		f.skew, f.skewKnown = cl.Skew, true
+	}
 }
 
 func (f *facts) readToken() {
@@ -271,6 +275,22 @@ func (f *facts) hasCode(codes ...string) bool {
 	return false
 }
 
+// otherClocks gives evidence lines on the clocks of others that are off from ours for certain.
+func (f *facts) otherClocks() (lines []string) {
+	for _, p := range f.c.World.Peers {
+		by := map[string]string{"http_date": "its Date header", "token_iat": "iat of its tokens"}[p.Method]
+		switch off := p.Skew.Abs() - p.Bound; {
+		case p.Disagree:
+			lines = append(lines, fmt.Sprintf("several servers answer as %s, and their clocks differ", p.Name))
+		case off > time.Second && p.Skew > 0:
+			lines = append(lines, fmt.Sprintf("by %s the clock of %s is %s behind ours (± %s)", by, p.Name, evidence.Span(p.Skew), evidence.Span(p.Bound)))
+		case off > time.Second:
+			lines = append(lines, fmt.Sprintf("by %s the clock of %s is %s ahead of ours (± %s)", by, p.Name, evidence.Span(p.Skew), evidence.Span(p.Bound)))
+		}
+	}
+	return lines
+}
+
 // because makes the evidence lines that hold for every finding of the case.
 func (f *facts) because() (lines []string) {
 	add := func(format string, args ...any) {
@@ -360,6 +380,7 @@ func (f *facts) because() (lines []string) {
 	if line := f.clockLine(); line != "" {
 		add("%s", line)
 	}
+	lines = append(lines, f.otherClocks()...)
 	lines = append(lines, f.compared()...)
 	return append(lines, f.before()...)
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -244,7 +245,7 @@ var statePaint = map[evidence.State]paint{evidence.OK: green, evidence.Warn: amb
 
 func (a *app) showClock(c *evidence.Clock) {
 	p, rows := a.paper(a.stdout), [][]cell{}
-	for _, s := range c.Sources {
+	for _, s := range slices.Concat(c.Sources, c.Own) {
 		look := amber
 		if s.State == "truechimer" {
 			look = green

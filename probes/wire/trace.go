@@ -57,8 +57,9 @@ func (t *trace) verify(s tls.ConnectionState, roots *x509.CertPool) error {
 	return err
 }
 
-// fill copies what is known into the exchange and says at which stage a question without an answer ended.
-func (t *trace) fill(x *evidence.Exchange, first time.Time, secure bool) (*evidence.Chain, evidence.Stage) {
+// fill copies what is known into the exchange and says at which stage a question without an answer ended, and when the
+// request went out at the earliest.
+func (t *trace) fill(x *evidence.Exchange, first time.Time, secure bool) (*evidence.Chain, evidence.Stage, time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	x.Remote = t.remote
@@ -78,13 +79,13 @@ func (t *trace) fill(x *evidence.Exchange, first time.Time, secure bool) (*evide
 	}
 	switch {
 	case !t.took.Resolved:
-		return chain, evidence.StageResolve
+		return chain, evidence.StageResolve, sent
 	case !t.dialled:
-		return chain, evidence.StageConnect
+		return chain, evidence.StageConnect, sent
 	case secure && t.tlsEnd.IsZero():
-		return chain, evidence.StageTLS
+		return chain, evidence.StageTLS, sent
 	default:
-		return chain, x.Stage
+		return chain, x.Stage, sent
 	}
 }
 

@@ -190,7 +190,11 @@ func (c *Client) Ask(ctx context.Context, q Question) (Answer, error) {
 	}
 	x.Took = time.Since(x.Started)
 	var stage evidence.Stage
-	a.Chain, stage = at.fill(&x, first, q.Request.URL.Scheme == "https")
+	var sent time.Time
+	a.Chain, stage, sent = at.fill(&x, first, q.Request.URL.Scheme == "https")
+	if x.Status != 0 {
+		x.Date = evidence.SampleDate(x.Status, a.Header, sent, first)
+	}
 	if err != nil {
 		fault := Classify(ctx, stage, err)
 		x.Fault = fault
