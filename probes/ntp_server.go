@@ -407,6 +407,6 @@ func (p *ntpProbe) keepKiss(t *timeServer) {
 		err = p.env.Store.Save("ntp/"+t.address, b)
 	}
 	if err != nil {
-		p.env.Log.Warn("what a time server asked of us is not kept over a restart", "server", t.address, "err", err)
+		p.env.Log.Warn("what a time server asked of us is not kept over a restart", "address", t.address, "error", err)
 	}
 }

@@ -50,21 +50,27 @@ func Remember(text string) {
 	}
 }
 
-// Scrub replaces every remembered secret in text, also in URL, base64, hexadecimal and JSON spelling.
+// masked stands for the mask while a text is searched, so that the mask itself is never taken for a secret: somebody's
+// password is "secret". It is no character (Unicode, section 23.7).
+const masked = "\U0010ffff"
+
+// Scrub replaces every remembered secret in text, also in URL, base64, hexadecimal and JSON spelling. Doing it twice is
+// doing it once.
 func Scrub(text string) string {
 	if len(text) < minScrub {
 		return text
 	}
 	remembered.RLock()
 	defer remembered.RUnlock()
+	text = strings.ReplaceAll(text, Mask, masked)
 	for _, forms := range remembered.forms {
 		for _, form := range forms {
 			if strings.Contains(text, form) {
-				text = strings.ReplaceAll(text, form, Mask)
+				text = strings.ReplaceAll(text, form, masked)
 			}
 		}
 	}
-	return text
+	return strings.ReplaceAll(text, masked, Mask)
 }
 
 func spellings(s string) []string {

@@ -64,6 +64,10 @@ func TestScrub_allSpellings(t *testing.T) {
 	if got := Scrub("nothing to hide"); got != "nothing to hide" {
 		t.Errorf("Scrub changed a harmless text: %q", got)
 	}
+	New("secret") // a word of the mask
+	if got := Scrub(Scrub("key=secret") + "&secret"); got != "key="+Mask+"&"+Mask {
+		t.Errorf("Scrub takes its own mask for a secret: %q", got)
+	}
 }
 
 func TestFile_readsWhatIsThereNow(t *testing.T) {

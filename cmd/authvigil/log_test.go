@@ -26,6 +26,7 @@ import (
 var logKeys = []string{
 	"probe", "kind", "endpoint", "identity", "sink", "stage", "symptom", "code", "error", "cause", "culprit", "sureness", "remedy", "outcome", "took", "in_a_row", "since",
 	"address", "path", "directory", "warning", "what", "text", "help", "step", "alerts", "added", "changed", "removed", "same", "panic", "stack", "bad", "good", "shape",
+	"receiver", "first", "lines", "aside",
 }
 
 // TestLog_keysAreFixed reads every call of a logger in the program: its message is constant, and its keys are known.

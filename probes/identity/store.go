@@ -142,7 +142,7 @@ func (s *SealedStore) ownKey() (secret.Value, error) {
 		return secret.New(text), nil
 	case err == nil: // cut off: what it sealed is lost, and what comes must not be
 		aside := path + ".damaged-" + time.Now().UTC().Format("20060102T150405")
-		s.log.Error("the key of the sealed state is damaged and was set aside; a new one is made, and what the old one sealed cannot be read", "file", path, "aside", aside)
+		s.log.Error("the key of the sealed state is damaged and was set aside; a new one is made, and what the old one sealed cannot be read", "path", path, "aside", aside)
 		if err := os.Rename(path, aside); err != nil {
 			return secret.Value{}, err
 		}
