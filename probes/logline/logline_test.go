@@ -188,18 +188,29 @@ func TestRoutes_cardinalityIsBounded(t *testing.T) {
 	}
 }
 
-func TestCombined_doesNotAllocate(t *testing.T) {
-	line := []byte(`203.0.113.9 - alice [02/Jan/2026:15:04:05 +0000] "GET /v2/devices/17?x=1 HTTP/1.1" 401 12 "-" "curl/8.0"`)
-	f, _ := newCombined(Options{})
-	r, _ := NewRoutes(nil)
-	var l Line
-	if n := testing.AllocsPerRun(1000, func() {
-		l = Line{}
-		if f.Read(line, &l) != nil || !bytes.Equal(r.endpoint(l.Target, true), []byte("/v2/devices/{id}")) {
-			t.Fatal("not read")
+func TestReaders_doNotAllocate(t *testing.T) {
+	for format, text := range map[string]string{
+		"combined": `203.0.113.9 - alice [02/Jan/2026:15:04:05 +0000] "GET /v2/devices/17?x=1 HTTP/1.1" 401 12 "-" "curl/8.0"`,
+		"json":     `{"time_iso8601":"2026-01-02T15:04:05+00:00","remote_addr":"203.0.113.9","request":"GET /v2/devices/17?x=\"1 HTTP/1.1","status":"401","upstream_status":"401"}`,
+		"logfmt":   `time=2026-01-02T15:04:05Z client=203.0.113.9 path=/v2/devices/17?x=1 status=401`,
+		"haproxy":  `203.0.113.9:1024 [12/Mar/2026:06:56:28.088] fe~ api/s1 0/0/1/2/3 401 188 - - ---- 19/19/3/4/0 0/0 "GET /v2/devices/17 HTTP/1.1"`,
+		"csv":      `1767366245.5,401,/v2/devices/{id},c1`,
+	} {
+		f, err := New(format, Options{})
+		if err != nil {
+			t.Fatal(err)
 		}
-	}); n > 0 {
-		t.Errorf("%v allocations for a line, want none", n)
+		r, _ := NewRoutes(nil)
+		line := []byte(text)
+		var l Line
+		if n := testing.AllocsPerRun(1000, func() {
+			l = Line{}
+			if f.Read(line, &l) != nil || !bytes.Equal(r.Endpoint(&l), []byte("/v2/devices/{id}")) {
+				t.Fatal(format, "not read")
+			}
+		}); n > 0 {
+			t.Errorf("%s: %v allocations for a line, want none", format, n)
+		}
 	}
 }
 
