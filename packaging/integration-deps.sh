@@ -1,19 +1,20 @@
 #!/bin/sh
-# integration-deps.sh DIR TREE MACHINE: installs by name what the integration tests need; oidc-provider, playwright-core,
+# integration-deps.sh DIR TREE [MACHINE]: installs by name what the integration tests need; oidc-provider, playwright-core,
 # axe-core and Grafana's types go into DIR, a Debian that systemd-nspawn boots into TREE, the disk of a whole machine for qemu into MACHINE.
 set -eu
 dir=$1
 tree=$2
-machine=$3
+machine=${3:-}
 here=$(cd "$(dirname "$0")/.." && pwd)
 missing=
 for pair in prometheus:prometheus promtool:prometheus systemd-analyze:systemd prometheus-alertmanager:prometheus-alertmanager \
   chronyd:chrony nginx:nginx apache2:apache2 htpasswd:apache2-utils haproxy:haproxy openssl:openssl curl:curl node:nodejs npm:npm \
   systemd-nspawn:systemd-container mmdebstrap:mmdebstrap lintian:lintian rpm:rpm rpmlint:rpmlint man:man-db zsh:zsh fish:fish ip:iproute2 \
   exim4:exim4-daemon-light dovecot:dovecot-core slapd:slapd mariadbd:mariadb-server-core prosody:prosody vsftpd:vsftpd \
-  strace:strace qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs chromium:chromium tmux:tmux; do
+  strace:strace chromium:chromium tmux:tmux; do
   command -v "${pair%%:*}" >/dev/null 2>&1 || [ -x "/usr/sbin/${pair%%:*}" ] || missing="$missing ${pair##*:}"
 done
+if [ -n "$machine" ] && ! command -v qemu-system-x86_64 >/dev/null 2>&1; then missing="$missing qemu-system-x86 e2fsprogs"; fi
 ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || missing="$missing faketime"
 [ -e /usr/lib/apache2/modules/mod_auth_openidc.so ] || missing="$missing libapache2-mod-auth-openidc"
 [ -e /usr/lib/dovecot/imap ] && [ -e /usr/lib/dovecot/pop3 ] || missing="$missing dovecot-imapd dovecot-pop3d"
@@ -44,7 +45,7 @@ if [ ! -x "$tree/lib/systemd/systemd" ]; then
   $sudo mmdebstrap --quiet --variant=minbase --include=systemd,systemd-sysv,dbus,libnss-systemd,ca-certificates,iproute2,procps bookworm "$tree.new"
   $sudo mv "$tree.new" "$tree"
 fi
-if [ ! -e "$machine/disk.img" ]; then
+if [ -n "$machine" ] && [ ! -e "$machine/disk.img" ]; then
   sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
   root="$machine/root"
   $sudo rm -rf "$machine" && mkdir -p "$machine"
