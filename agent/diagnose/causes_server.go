@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -83,13 +84,13 @@ var tlsRows = []row{
 	}},
 	{cause: TLSNameMismatch, weight: 92, all: of(cHostname), when: func(f *facts) bool { return f.fromClient() && f.tls }},
 	{cause: TLSUntrustedChain, weight: 91, any: of(cUntrusted, cSelfSigned), not: of(cExpired, cHostname), when: func(f *facts) bool {
-		return f.fromClient() && f.tls && (!f.transportSays("remote error", "alert", "client") || f.transportSays("client alert")) && !(f.says("name") && f.all.any(of(cMismatch)))
+		return f.fromClient() && f.tls && (!f.transportSays("remote error", "alert", "client certificate", "client cert") || f.transportSays("client alert")) && !(f.says("name") && f.all.any(of(cMismatch)))
 	}},
 	{cause: TLSUntrustedChain, weight: 60, when: func(f *facts) bool { return f.fromClient() && f.transportSays("x509", "certificate") }},
 }
 
 func notRemoteCert(f *facts) bool {
-	return f.status != 0 || f.transportSays("remote error", "alert", "client")
+	return f.status != 0 || f.transportSays("remote error", "alert", "client certificate", "client cert", "client auth")
 }
 
 // facet looks for a judgement of the chain, as the fault's code or among the facets.
@@ -207,7 +208,7 @@ var serverRows = []row{
 	{cause: RateLimited, weight: 85, all: of(cTooMany), any: of(cRequest, cQuota, cRate), not: of(cLocked), when: noTLS},
 	{cause: RateLimited, weight: 88, when: symptom(evidence.SymptomThrottled)},
 	{cause: BlockedByGateway, weight: 88, any: of(cCSRF), when: noTLS},
-	{cause: BlockedByGateway, weight: 87, any: of(cGateway), not: of(cLocked), when: func(f *facts) bool {
+	{cause: BlockedByGateway, weight: 87, any: of(cGateway), not: of(cLocked, cRevoked), when: func(f *facts) bool {
 		return noTLS(f) && (f.status == 403 || f.status == 406 || f.status == 429 || f.status == 451 || f.status == 503 || f.status == 400 || f.status == 401 && (f.words.html || !f.says("bot", "human", "blocked", "automated", "user agent")) || f.status == 200) && !(f.says("captcha challenge") && f.scheme == "basic")
 	}},
 	{cause: BlockedByGateway, weight: 80, all: of(cIP), any: of(cDenied, cMissing, cInvalid, cMismatch), when: func(f *facts) bool { return noTLS(f) && (f.refused() || f.status == 400) }},
@@ -218,6 +219,7 @@ var serverRows = []row{
 	{cause: LoginPage, weight: 90, when: func(f *facts) bool { return f.fault != nil && f.fault.Code == "login_page" }},
 	{cause: LoginPage, weight: 80, when: func(f *facts) bool { return f.status/100 == 2 && f.words.html && !f.atIssuer }},
 	{cause: LoginPage, weight: 84, when: func(f *facts) bool { return f.status/100 == 3 && f.status != 304 && !f.words.failed && f.toLogin() }},
+	{cause: WrongEnvironment, weight: 66, when: func(f *facts) bool { return f.status/100 == 3 && api(f) && !f.toLogin() && f.sentElsewhere() }},
 	{cause: LoginPage, weight: 60, when: func(f *facts) bool { return f.status/100 == 3 && f.status != 304 && !f.words.failed }},
 	{cause: EndpointNotFound, weight: 70, when: func(f *facts) bool { return f.status == 404 && f.scheme != "none" }},
 	{cause: EndpointNotFound, weight: 62, when: func(f *facts) bool { return f.status == 404 || f.status == 410 || f.status == 405 || f.status == 501 }},
@@ -285,6 +287,16 @@ func (f *facts) toLogin() bool {
 		}
 	}
 	return false
+}
+
+// sentElsewhere says whether a redirect leads to another server in the same domain, which answers in place of this one.
+func (f *facts) sentElsewhere() bool {
+	from, err := url.Parse(f.x.URL)
+	if err != nil || len(f.x.Header["Location"]) == 0 {
+		return false
+	}
+	to, err := url.Parse(f.x.Header["Location"][0])
+	return err == nil && from.Hostname() != "" && to.Hostname() != "" && from.Hostname() != to.Hostname() && from.Path == to.Path && from.Path != "/" && from.Path != ""
 }
 
 func (f *facts) hasOnlyCode(code string) bool {

@@ -153,6 +153,19 @@ func (w *words) json(text string, status int) {
 	}
 }
 
+// claim reads an object that names the claim which did not pass in a field of its own: {"claim": "aud", "reason": "check_failed"}.
+func (w *words) claim(object map[string]any) {
+	claim, _ := object["claim"].(string)
+	if claim == "" || strings.Contains(claim, " ") {
+		return
+	}
+	for _, name := range []string{"reason", "code", "error"} {
+		if why, _ := object[name].(string); why != "" {
+			w.add("the claim "+claim+": "+why, false)
+		}
+	}
+}
+
 func (w *words) value(name string, v any, depth, status int) {
 	if depth > maxDepth {
 		return
@@ -172,6 +185,7 @@ func (w *words) value(name string, v any, depth, status int) {
 			}
 			return strings.Compare(a, b)
 		})
+		w.claim(v)
 		for _, n := range names {
 			field := normal(n)
 			switch value := v[n].(type) {

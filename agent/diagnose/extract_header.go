@@ -34,6 +34,10 @@ func (w *words) header(h map[string][]string) {
 				for _, c := range evidence.ParseChallenges("Bearer " + value) {
 					w.challenge(c)
 				}
+			default: // X-Anything-Rejection-Reason
+				if lower := strings.ToLower(name); strings.HasPrefix(lower, "x-") && (strings.HasSuffix(lower, "-reason") || strings.HasSuffix(lower, "-error") || strings.HasSuffix(lower, "-error-message")) {
+					w.add(value, !strings.Contains(value, " "))
+				}
 			}
 		}
 	}
