@@ -37,10 +37,13 @@ echo "year at first $(date +%Y)"
 chronyd -f /run/payload/chrony.conf
 until_is authvigil_clock_steps_total 1
 echo "year after chrony $(date +%Y)"
+kill $(cat /run/chronyd-test.pid); sleep 2 # or it would set the clock back between two looks of authvigil
 date -s '+2 hours' >/dev/null
-until_is authvigil_clock_steps_total 3
+until_is authvigil_clock_steps_total 2
 date -s '-1 day' >/dev/null
-until_is authvigil_clock_steps_total 5
+until_is authvigil_clock_steps_total 3
+rm -f /run/chronyd-test.pid; chronyd -f /run/payload/chrony.conf
+until_is authvigil_clock_steps_total 4
 before=$(metric 'authvigil_runs_total{probe="self",outcome="ok"}')
 sleep 5
 echo "runs in 5 s: $(( $(metric 'authvigil_runs_total{probe="self",outcome="ok"}') - before ))"
