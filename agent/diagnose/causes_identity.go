@@ -137,6 +137,7 @@ var identityRows = []row{
 	{cause: APIKeyInvalid, weight: 76, all: of(cKey), any: of(cInvalid, cNotFound), when: func(f *facts) bool { return noTLS(f) && !f.signed && f.scheme == "api_key" }},
 	{cause: APIKeyInvalid, weight: 74, any: of(cInvalid, cNotFound), not: of(cPermission, cScope, cRegion, cCSRF, cIP, cMissing, cHeader), when: func(f *facts) bool { return f.scheme == "api_key" && f.refused() && sure(f) }},
 	{cause: APIKeyInvalid, weight: 75, all: of(cKey, cSecret), any: of(cInvalid, cNotFound, cMismatch), not: of(cMissing, cExpired), when: func(f *facts) bool { return api(f) && noTLS(f) }},
+	{cause: APIKeyInvalid, weight: 78, all: of(cKey, cMissing, cInvalid), not: of(cSignature, cTime, cScope, cPermission), when: func(f *facts) bool { return api(f) && certLess(f) && !unsent(f) && !bearer(f) && !f.signed }}, // missing or invalid: it was sent
 	{cause: APIKeyInvalid, weight: 56, when: func(f *facts) bool { return f.scheme == "api_key" && f.status == 401 }},
 	{cause: APIKeyInvalid, weight: 80, when: func(f *facts) bool {
 		return f.says("invalid client token id", "invalid access key id", "security token included in the request is invalid", "unrecognized client", "acl not found")
@@ -214,6 +215,9 @@ var identityRows = []row{
 	{cause: PermissionDenied, weight: 66, all: of(cDenied), any: of(cUser, cResource, cClient, cPermission), not: of(cScope, cIP, cGrant, cRate, cQuota, cGateway, cKey, cLogin), when: func(f *facts) bool {
 		return !unsent(f) && !f.signed && noTLS(f) && f.refused() && api(f) && !f.deniesWho()
 	}},
+	{cause: PermissionDenied, weight: 60, any: of(cDenied), not: of(cScope, cIP, cGrant, cRate, cQuota, cGateway, cKey, cLogin, cToken), when: func(f *facts) bool { // under a status of success
+		return f.status/100 == 2 && f.words.failed && api(f) && !unsent(f) && noTLS(f)
+	}},
 	{cause: PermissionDenied, weight: 52, when: func(f *facts) bool { return f.status == 403 && !unsent(f) && !f.words.html && !f.signed }},
 	{cause: PermissionDenied, weight: 66, when: func(f *facts) bool {
 		return f.signed && f.status == 403 && f.all.any(of(cDenied)) && !f.all.any(of(cSignature, cTime, cInvalid, cKey))
@@ -256,7 +260,7 @@ func (f *facts) saysInvalid() bool {
 // deniesWho says whether a 401 speaks of who asks and names no right that is missed: "not authorized" then says no more than the status.
 func (f *facts) deniesWho() bool {
 	return f.status == 401 && api(f) && (f.offered == "" || f.offered == "several" || sameScheme(f.scheme, f.offered)) && !f.all.any(of(cResource, cScope, cDisabled, cRegion)) &&
-		!f.says("permission", "permissions", "role", "roles", "privilege", "privileges", "right", "rights", "access to", "admin", "administrator", "not have access", "acl", "policy", "owner", "member", "allowed to", "permitted")
+		!f.says("permission", "permissions", "role", "roles", "privilege", "privileges", "right", "rights", "access to", "authorized to access", "admin", "administrator", "not have access", "acl", "policy", "owner", "member", "allowed to", "permitted")
 }
 
 func sameScheme(sent, offered string) bool {

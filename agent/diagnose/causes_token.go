@@ -13,7 +13,7 @@ func doubtful(f *facts) bool {
 				n++
 			}
 		}
-		if n >= 2 && cl.set.any(of(cInvalid, cMissing)) && !cl.set.has(of(cInvalid, cMalformed)) && !(n == 2 && cl.set.has(of(cMissing, cMalformed))) && holdsWords(cl.text, "or") && cl.set.any(of(cCredential, cHeader, cToken, cKey)) {
+		if n >= 2 && cl.set.any(of(cInvalid, cMissing)) && !cl.set.has(of(cInvalid, cMalformed)) && !(n == 2 && (cl.set.has(of(cMissing, cMalformed)) || cl.set.has(of(cRevoked)) && holdsWords(cl.text, "because"))) && holdsWords(cl.text, "or") && cl.set.any(of(cCredential, cHeader, cToken, cKey)) {
 			return true
 		}
 		if n >= 2 && cl.set.has(of(cExpired)) && (cl.set.any(of(cInvalid, cRevoked))) && (holdsWords(cl.text, "or") || n >= 3) && !cl.set.any(of(cRefresh, cCode)) {
