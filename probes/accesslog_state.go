@@ -5,6 +5,7 @@ import (
 	"encoding/gob"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/authvigil/authvigil/agent/spike"
@@ -128,7 +129,13 @@ func (f *follower) pickUp(up pickedUp, now time.Time) error {
 	if len(up.learnt) == 0 {
 		return fmt.Errorf("%s: no mark", f.path)
 	}
-	if err := f.resume(up.learnt[0], now); err != nil {
+	first := up.learnt[0]
+	for _, m := range up.counted { // it was empty when the detector was saved: another file may have its inode by now
+		if first.HeadLen == 0 && m.Dev == first.Dev && m.Ino == first.Ino {
+			first.Head, first.HeadLen = m.Head, m.HeadLen
+		}
+	}
+	if err := f.resume(first, slices.Concat(up.learnt[1:], up.counted), now); err != nil {
 		return err
 	}
 	// Of the files that are read again, those before the first counted one were counted to their ends.

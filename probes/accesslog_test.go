@@ -248,6 +248,22 @@ func TestAccesslog_nothingIsLostOrCountedTwice(t *testing.T) {
 			d.write(3)
 			d.start()
 		}},
+		{"empty at first, rotated, and compressed without its time and rotated again while away", func(d *diary) {
+			d.run()
+			d.write(40) // more than what a file is known by
+			d.run()
+			old := d.rename(2)
+			d.write(40)
+			d.run()
+			d.crash()
+			d.write(6)
+			time.Sleep(20 * time.Millisecond) // files are ordered by the time of their last change
+			d.zip(old)
+			now := time.Now()
+			os.Chtimes(old+".gz", now, now)
+			d.rename(0) // the new file may get the inode of the one that was compressed
+			d.write(5)
+		}},
 		{"copied and truncated while away", func(d *diary) {
 			d.write(10)
 			d.run()

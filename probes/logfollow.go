@@ -394,8 +394,9 @@ func gzipKnows(file *os.File, m mark) bool {
 	return bytes.Equal(hashHead(b), m.Head)
 }
 
-// resume goes on where a mark says, through the files that came after the marked one.
-func (f *follower) resume(m mark, now time.Time) error {
+// resume goes on where a mark says, through the files that came after the marked one: those of later marks, and those that are
+// younger.
+func (f *follower) resume(m mark, later []mark, now time.Time) error {
 	file, info, err := openLog(f.path)
 	if err == nil {
 		if dev, ino := identityOf(info); dev == m.Dev && ino == m.Ino && info.Size() >= m.Pos && m.knows(file, info.Size()) {
@@ -416,7 +417,7 @@ func (f *follower) resume(m mark, now time.Time) error {
 	if found < 0 {
 		f.lost = "the file that was read last is gone; lines between then and now may be missing"
 	} else {
-		between := names[found+1:]
+		between := append(slices.DeleteFunc(slices.Clone(names[:found]), func(name string) bool { return !isOneOf(name, m, later) }), names[found+1:]...)
 		if len(between) > maxRotations {
 			f.lost = fmt.Sprintf("%d files were rotated while nobody read; the oldest of them are left out", len(between))
 			between = between[len(between)-maxRotations:]
@@ -433,6 +434,17 @@ func (f *follower) resume(m mark, now time.Time) error {
 		return nil
 	}
 	return f.push(file, info, 0)
+}
+
+// isOneOf says whether an older file is one of those marked, and another than the first: some programs that compress do not keep
+// the time of what they compress, which then looks younger than it is.
+func isOneOf(name string, first mark, marks []mark) bool {
+	file, info, err := openLog(name)
+	if err != nil || strings.HasSuffix(name, ".gz") {
+		return false
+	}
+	defer file.Close()
+	return !first.knows(file, info.Size()) && slices.ContainsFunc(marks, func(m mark) bool { return m.HeadLen > 0 && m.knows(file, info.Size()) })
 }
 
 // begin starts a log that was never read: one that appeared while we watched at its beginning, any other at its end, but
