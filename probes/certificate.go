@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/authvigil/authvigil/agent/secret"
@@ -53,8 +52,7 @@ type certificateProbe struct {
 	proxy *url.URL
 	fetch *fetcher
 
-	mu     sync.Mutex            // owns what follows; runs do not overlap, addresses do
-	served map[string]servedLeaf // last leaf by address
+	served map[string]servedLeaf // last leaf by address; runs do not overlap
 	files  map[string]*keptFile  // by path
 	turned time.Time             // last rotation that was seen
 	window renewalWindow         // of the ACME server, for the leaf in use

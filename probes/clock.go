@@ -43,9 +43,6 @@ func (t trueTime) sure() bool {
 	return t.confidence == evidence.Confident || t.confidence == evidence.LowConfident
 }
 
-// wrong says whether the clock is so wrong that it matters to people: the skew is more than its uncertainty and a second.
-func (t trueTime) wrong() bool { return t.sure() && t.skew.Abs() > t.bound+time.Second }
-
 // doubtful says whether a lone voice puts the limit within what it says the clock may be off by.
 func (t trueTime) doubtful(limit time.Time) bool {
 	return t.confidence == evidence.Unverified && limit.Sub(t.local).Abs() <= t.skew.Abs()+t.bound

@@ -524,11 +524,9 @@ func ntpAnswer(req []byte, ahead time.Duration) []byte {
 
 // packetwise is a connection to a server that is a function. A nil answer is silence.
 type packetwise struct {
-	reply    func([]byte) []byte
-	heard    []byte
-	until    time.Time
-	mu       sync.Mutex
-	deadline chan struct{}
+	reply func([]byte) []byte
+	heard []byte
+	until time.Time
 }
 
 func (s *packetwise) Write(b []byte) (int, error) { s.heard = slices.Clone(b); return len(b), nil }

@@ -30,7 +30,8 @@ func parsePKCS12(b []byte, passphrase string) ([]Entry, error) {
 	if certs, trustErr := pkcs12.DecodeTrustStore(b, passphrase); trustErr == nil {
 		return unnamed(certs), nil
 	}
-	if blocks, pemErr := pkcs12.ToPEM(b, passphrase); pemErr == nil { //nolint:staticcheck // SA1019: reads what DecodeChain refuses, such as several keys
+	//lint:ignore SA1019 it reads what DecodeChain refuses, such as several keys
+	if blocks, pemErr := pkcs12.ToPEM(b, passphrase); pemErr == nil {
 		var list []*x509.Certificate
 		for _, block := range blocks {
 			if c, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == "CERTIFICATE" {

@@ -72,7 +72,7 @@ func TestNext_ofAClient(t *testing.T) {
 		}
 		id = make()
 		time.Sleep(30 * time.Minute)
-		if g, _ = all(); tries["new-secret-0123"] != 1 {
+		if _, _ = all(); tries["new-secret-0123"] != 1 {
 			t.Fatalf("a restart tried it %d times", tries["new-secret-0123"])
 		}
 		good["new-secret-0123"] = true
@@ -97,7 +97,7 @@ func TestNext_ofAClient(t *testing.T) {
 		}
 		write(t, used, []byte("new-secret-0123"))
 		before := tries["new-secret-0123"]
-		if g, err = all(); err != nil || tries["new-secret-0123"] != before+1 {
+		if _, err = all(); err != nil || tries["new-secret-0123"] != before+1 {
 			t.Errorf("when it took over: %v, %d requests", err, tries["new-secret-0123"]-before)
 		}
 		if g, err = all(); err != nil || state(g) != "false 0, false 0, " {

@@ -323,7 +323,7 @@ func TestRefresh_endOfTheGrant(t *testing.T) {
 		i := &issuer{answer: func(w http.ResponseWriter, n int) {
 			left := 2 * time.Hour
 			if fixed {
-				left = born.Add(30 * 24 * time.Hour).Sub(time.Now())
+				left = time.Until(born.Add(30 * 24 * time.Hour))
 			}
 			json.NewEncoder(w).Encode(map[string]any{"access_token": fmt.Sprintf("token-number-%d", n), "expires_in": 24 * 3600, "refresh_token": fmt.Sprintf("refresh-number-%d", n), "refresh_expires_in": int(left.Seconds())})
 		}}
