@@ -148,7 +148,7 @@ func (p *certificateProbe) fetchList(ctx context.Context, l *keptList, at string
 	l.this, l.next, l.wrongScope = list.ThisUpdate, list.NextUpdate, scopeProblem(list, leaf, at)
 	l.revoked = make([]revokedEntry, 0, len(list.RevokedCertificateEntries))
 	for _, e := range list.RevokedCertificateEntries {
-		l.revoked = append(l.revoked, revokedEntry{hashSerial(e.SerialNumber), e.RevocationTime.Unix(), int8(e.ReasonCode)}) //nolint:gosec // G115: ten reasons
+		l.revoked = append(l.revoked, revokedEntry{hashSerial(e.SerialNumber), e.RevocationTime.Unix(), int8(e.ReasonCode)}) // #nosec G115 -- ten reasons
 	}
 	slices.SortFunc(l.revoked, func(a, b revokedEntry) int { return cmp.Compare(a.hash, b.hash) })
 	return "", nil

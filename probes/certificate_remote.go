@@ -147,7 +147,7 @@ func tooOld(f *evidence.Fault) bool {
 func modern(client *tls.Certificate, s *shown) *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS12,
-		InsecureSkipVerify: true, //nolint:gosec // G402: the chain is judged afterwards, and nothing is sent
+		InsecureSkipVerify: true, // #nosec G402 -- the chain is judged afterwards, and nothing is sent
 		VerifyConnection: func(state tls.ConnectionState) error {
 			s.certs, s.state = state.PeerCertificates, state
 			return nil

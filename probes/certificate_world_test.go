@@ -42,7 +42,7 @@ var serials atomic.Int64
 // keys are made once for all tests: RSA takes its time.
 var (
 	ecKeys  [8]*ecdsa.PrivateKey
-	rsaKey  = sync.OnceValue(func() *rsa.PrivateKey { k, _ := rsa.GenerateKey(rand.Reader, 1024); return k }) //nolint:gosec // weak on purpose
+	rsaKey  = sync.OnceValue(func() *rsa.PrivateKey { k, _ := rsa.GenerateKey(rand.Reader, 1024); return k }) // #nosec -- weak on purpose
 	keyOnce sync.Once
 	keyNext atomic.Int64
 )

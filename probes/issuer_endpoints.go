@@ -97,7 +97,7 @@ func (p *issuerProbe) visit(ctx context.Context, at *url.URL, l *look) (*evidenc
 	}
 	defer conn.Close()
 	var shown tls.ConnectionState
-	hands := tls.Client(conn, &tls.Config{MinVersion: tls.VersionTLS12, ServerName: at.Hostname(), InsecureSkipVerify: true, //nolint:gosec // G402: judged below, and nothing is sent
+	hands := tls.Client(conn, &tls.Config{MinVersion: tls.VersionTLS12, ServerName: at.Hostname(), InsecureSkipVerify: true, // #nosec G402 -- judged below, and nothing is sent
 		VerifyConnection: func(s tls.ConnectionState) error { shown = s; return nil }})
 	if err := hands.HandshakeContext(ctx); err != nil && len(shown.PeerCertificates) == 0 { // a server that wants a client certificate has shown its own
 		return nil, wire.Classify(ctx, evidence.StageTLS, err)

@@ -70,7 +70,7 @@ func (p *program) shown() string {
 }
 
 func (p *program) run(ctx context.Context) (got fetched, err error) {
-	c := exec.CommandContext(ctx, p.argv[0], p.argv[1:]...) //nolint:gosec // G204: running what the configuration names is its purpose
+	c := exec.CommandContext(ctx, p.argv[0], p.argv[1:]...) // #nosec G204 -- running what the configuration names is its purpose
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) } // with all that it started
 	c.WaitDelay = 200 * time.Millisecond                                             // for what it left behind and that holds its output

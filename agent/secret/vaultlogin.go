@@ -196,7 +196,7 @@ func (l *vaultLogin) connect() (*api.Client, error) {
 		}
 	}
 	if ca := cmp.Or(l.ca, os.Getenv(api.EnvVaultCACert)); ca != "" {
-		pem, err := os.ReadFile(ca) //nolint:gosec // G304: the operator names the file
+		pem, err := os.ReadFile(ca) // #nosec G304 -- the operator names the file
 		pool := x509.NewCertPool()
 		if err != nil || !pool.AppendCertsFromPEM(pem) {
 			return nil, fmt.Errorf("ca_file: %s holds no certificate in PEM form that can be read", ca)

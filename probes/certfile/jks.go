@@ -1,7 +1,7 @@
 package certfile
 
 import (
-	"crypto/sha1" //nolint:gosec // G505: the form's own checksum
+	"crypto/sha1" // #nosec G505 -- the form's own checksum
 	"crypto/x509"
 	"encoding/binary"
 	"unicode/utf16"
@@ -84,7 +84,7 @@ func readLong(s, into *cryptobyte.String) bool {
 }
 
 func jksSum(b []byte, passphrase string) [jksChecksum]byte {
-	h := sha1.New() //nolint:gosec // G401: the form's own checksum
+	h := sha1.New() // #nosec G401 -- the form's own checksum
 	for _, c := range utf16.Encode([]rune(passphrase)) {
 		_ = binary.Write(h, binary.BigEndian, c)
 	}

@@ -16,7 +16,7 @@ import (
 // TestSecretAway_isOwnDistress: a secret store that does not answer says nothing of what is watched.
 func TestSecretAway_isOwnDistress(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "fails")
-	if err := os.WriteFile(path, []byte("#!/bin/sh\nexit 1\n"), 0o700); err != nil { //nolint:gosec // G306: a program
+	if err := os.WriteFile(path, []byte("#!/bin/sh\nexit 1\n"), 0o700); err != nil { // #nosec G306 -- a program
 		t.Fatal(err)
 	}
 	for _, c := range []struct {

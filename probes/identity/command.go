@@ -44,7 +44,7 @@ type commandToken struct {
 func (k commandKeys) run(ctx context.Context) (got obtained, _ []evidence.Exchange, _ *evidence.Chain, _ error) {
 	ctx, cancel := context.WithTimeout(ctx, k.CommandTime)
 	defer cancel()
-	c := exec.CommandContext(ctx, k.Command[0], k.Command[1:]...) //nolint:gosec // G204: running what the configuration names is its purpose
+	c := exec.CommandContext(ctx, k.Command[0], k.Command[1:]...) // #nosec G204 -- running what the configuration names is its purpose
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) } // with all that it started
 	c.WaitDelay = 200 * time.Millisecond                                             // for what the program left behind and that holds its output

@@ -2,7 +2,7 @@ package sandbox
 
 import (
 	"crypto/hmac"
-	"crypto/md5" //nolint:gosec // G501: RFC 7616 has it
+	"crypto/md5" // #nosec G501 -- RFC 7616 has it
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"

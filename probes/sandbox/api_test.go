@@ -1,7 +1,7 @@
 package sandbox
 
 import (
-	"crypto/md5" //nolint:gosec // G501: RFC 7616 has it
+	"crypto/md5" // #nosec G501 -- RFC 7616 has it
 	"encoding/hex"
 	"fmt"
 	"net/http"
@@ -138,7 +138,7 @@ func TestAPI_basicAndDigest(t *testing.T) {
 			return regexp.MustCompile(`nonce="([^"]+)"`).FindStringSubmatch(r.header.Values("WWW-Authenticate")[1])[1]
 		}
 		h := func(parts ...string) string {
-			sum := md5.Sum([]byte(strings.Join(parts, ":"))) //nolint:gosec // G401: RFC 7616 has it
+			sum := md5.Sum([]byte(strings.Join(parts, ":"))) // #nosec G401 -- RFC 7616 has it
 			return hex.EncodeToString(sum[:])
 		}
 		digest := func(nonce, password string) reply {

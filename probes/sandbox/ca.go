@@ -88,7 +88,7 @@ func newKey() *ecdsa.PrivateKey {
 
 // weakKey is made once per process: RSA takes its time.
 var weakKey = sync.OnceValue(func() *rsa.PrivateKey {
-	key, err := rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // G403: weak on purpose
+	key, err := rsa.GenerateKey(rand.Reader, 1024) // #nosec G403 -- weak on purpose
 	if err != nil {
 		panic(err)
 	}

@@ -190,7 +190,7 @@ func (p *pki) serveFaults(t *testing.T) (all []served, settings string) {
 			}
 		}
 	}
-	weak, err := rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // weak on purpose
+	weak, err := rsa.GenerateKey(rand.Reader, 1024) // #nosec -- weak on purpose
 	if err != nil {
 		t.Fatal(err)
 	}
