@@ -50,6 +50,9 @@ func (a *app) logger() (*slog.Logger, *slog.LevelVar, error) {
 
 // isJournal says whether w is the stream to the journal that systemd names as device:inode.
 func isJournal(stream string, w io.Writer) bool {
+	if q, queued := w.(*logQueue); queued {
+		w = q.out
+	}
 	f, ok := w.(*os.File)
 	if stream == "" || !ok {
 		return false

@@ -126,6 +126,9 @@ RestartSec=1s
 		if journal := c.journal(); !strings.Contains(journal, "authvigil.toml:") || !strings.Contains(journal, "unknown kind") {
 			t.Errorf("the journal does not say what is wrong:\n%s", journal)
 		}
+		if grave := c.sh("journalctl -b -o cat --no-pager -u authvigil -p err"); !strings.Contains(grave, "reload refused") || strings.Contains(grave, "level=INFO") {
+			t.Errorf("by priority err and graver the journal has:\n%s", grave)
+		}
 		if c.property("MainPID") != pid || c.property("ActiveState") != "active" || !strings.Contains(metrics(), "authvigil_config_last_reload_successful 0") || !strings.Contains(c.property("StatusText"), "has errors") {
 			t.Errorf("after the bad reload: pid %s, %s, status %q", c.property("MainPID"), c.property("ActiveState"), c.property("StatusText"))
 		}
